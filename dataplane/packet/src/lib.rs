@@ -1,0 +1,44 @@
+//! Headers, TCP and MPTCP options, checksums, tokens. Bytes in, facts out.
+//!
+//! Everything Weft knows about a packet is decided here, and nowhere else: [`parse`] walks the headers of a
+//! frame once, [`options`] walks the TCP options once (only where they matter), [`Token::from_key`] turns a
+//! key into the token a later MP_JOIN will carry. The rest of the crate writes headers: outer ones of a
+//! tunnel ([`ipv4::Outer`], [`ipv6::Outer`]) and the few frames Weft sends in its own name ([`answer`]).
+//!
+//! **Invariants.** Every function is total: any bytes give an answer, no input makes one panic, and none
+//! allocates (but the `build` feature, made for tests and generators). Offsets in a [`Parsed`] point into the
+//! frame it came from and are ordered: `l3 <= l4 <= payload <= end`. What a packet means is taken from
+//! RFC 8684 and RFC 6824 and, where both leave room, from what Linux does, because the backends are Linux.
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+#[cfg(any(test, feature = "build"))]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod answer;
+pub mod arp;
+#[cfg(any(test, feature = "build"))]
+pub mod build;
+pub mod checksum;
+pub mod ethernet;
+mod flow;
+pub mod icmp6;
+pub mod ipv4;
+pub mod ipv6;
+pub mod mptcp;
+mod parse;
+pub mod tcp;
+mod tcp_option;
+mod token;
+
+pub use flow::{Address, Family, Flow};
+pub use mptcp::{
+    AddAddr, Capable, CapableFlags, DataSequence, Dss, Join, Mapping, MpPrio, RemoveAddr, ResetReason, TcpRst,
+};
+pub use parse::{Kind, ParseError, Parsed, parse};
+pub use tcp::{Flags, Tcp};
+pub use tcp_option::{Malformed, Options, options};
+pub use token::{Key, Token, Version, initial_data_sequence};
