@@ -1,0 +1,78 @@
+//! What a worker counts besides reasons, VIPs and backends.
+
+use crate::names;
+
+names! {
+    /// A counter of one worker. Monotone, 64 bits, written by its worker alone.
+    pub enum Counter {
+        /// Packets received.
+        RxPackets = "rx_packets",
+        /// Bytes received, without the frame check sequence.
+        RxBytes = "rx_bytes",
+        /// Packets handed to a transmit queue.
+        TxPackets = "tx_packets",
+        /// Bytes handed to a transmit queue.
+        TxBytes = "tx_bytes",
+        /// Packets a full transmit queue refused; they are dropped.
+        TxRefused = "tx_refused",
+        /// Packets left to the kernel, which has them already or gets them through the exception path.
+        Punted = "punted",
+        /// Polls that brought at least one packet.
+        BusyPolls = "busy_polls",
+        /// Polls that brought none.
+        IdlePolls = "idle_polls",
+        /// Snapshots taken over.
+        SnapshotSwaps = "snapshot_swaps",
+
+        /// Flow entries made.
+        FlowInserted = "flow_inserted",
+        /// Flow entries that found no place; the packet was forwarded without one.
+        FlowTableFull = "flow_table_full",
+        /// Flow entries cleared because their idle time had passed.
+        FlowExpired = "flow_expired",
+        /// Non-SYN packets of an unknown 5-tuple, forwarded by Maglev.
+        Adopted = "adopted",
+        /// SYNs seen again with the same initial sequence number.
+        SynRetransmitted = "syn_retransmitted",
+        /// SYNs with another initial sequence number on a live, fresh flow: sent to its backend, nothing learned.
+        SynOnLiveFlow = "syn_on_live_flow",
+
+        /// SYNs with MP_CAPABLE, those sent again included.
+        CapableSyn = "capable_syn",
+        /// SYNs with MP_JOIN, whatever became of them.
+        JoinSyn = "join_syn",
+        /// Tokens learned: a new entry in the token table.
+        TokenLearned = "token_learned",
+        /// Keys seen again on a flow that had taught the same token.
+        KeyRepeated = "key_repeated",
+        /// Keys that differ from the first one their flow claimed; ignored.
+        KeyConflict = "key_conflict",
+        /// Keys refused because their sequence number or version was not that of the SYN.
+        KeyRefused = "key_refused",
+        /// Claims to a token that an established owner of another backend holds; refused.
+        TokenConflict = "token_conflict",
+        /// Claims to a token by two backends of equal right; its joins follow the unknown-token policy.
+        TokenAmbiguous = "token_ambiguous",
+        /// Tokens that found no place.
+        TokenTableFull = "token_table_full",
+        /// Token entries cleared because no live subflow held them any more.
+        TokenExpired = "token_expired",
+        /// Token entries whose connection outlived two ticks with DSS traffic: rank seen.
+        TokenSeen = "token_seen",
+        /// DATA_FIN or a FASTCLOSE with the flow's key: the token's life was shortened.
+        TokenClosing = "token_closing",
+        /// Joins that reached their last handshake packet.
+        JoinEstablished = "join_established",
+        /// Joins of an unknown token that the VIP's policy sent to Maglev.
+        JoinHashed = "join_hashed",
+
+        /// TCP options cut off: a length below 2 or past the end.
+        OptionMalformed = "option_malformed",
+        /// MPTCP options whose length fits no form of their subtype and version; the packet counts as plain TCP.
+        MptcpBadLength = "mptcp_bad_length",
+        /// MP_CAPABLE of a version nobody speaks, or whose flags make it invalid (RFC 8684 section 3.1).
+        MptcpBadFlags = "mptcp_bad_flags",
+        /// SYNs with both MP_CAPABLE and MP_JOIN: plain TCP.
+        MptcpCapableAndJoin = "mptcp_capable_and_join",
+    }
+}

@@ -1,0 +1,71 @@
+//! Why a packet went where it went: the one list of reasons, shared by verdicts, counters, `weftctl drops`,
+//! the JSON of `replay` and docs/packet-path.md (a test holds the page to this list).
+
+use crate::names;
+
+names! {
+    /// The reason of a verdict. The first three forward, [`Reason::is_drop`] tells the drops.
+    pub enum Reason {
+        /// The packet belongs to a 5-tuple already in the flow table.
+        Flow = "flow",
+        /// Weighted Maglev chose the backend from the public hash of the 5-tuple.
+        Hash = "hash",
+        /// A SYN with MP_JOIN followed its token to the backend that owns the connection.
+        Token = "token",
+        /// An ARP request for an address of the port was answered.
+        Arp = "arp",
+        /// A neighbour solicitation for an address of the port was answered.
+        Neighbour = "neighbour",
+        /// A SYN with MP_JOIN of an unknown token was answered with RST, as the VIP's policy asks.
+        TokenReset = "token_reset",
+
+        /// No configuration was committed yet.
+        NoConfig = "no_config",
+        /// The destination MAC address is not the port's: a copy meant for somebody else.
+        NotOurMac = "not_our_mac",
+        /// The frame ends before the header it announces.
+        Truncated = "truncated",
+        /// The Ethernet type is neither IPv4, IPv6 nor ARP.
+        OtherEthertype = "other_ethertype",
+        /// The IPv4 header contradicts itself: version, header length or total length.
+        BadIpv4 = "bad_ipv4",
+        /// The IPv6 header or its chain of extension headers contradicts itself or is too long to follow.
+        BadIpv6 = "bad_ipv6",
+        /// The TCP data offset is below 5 or points past the packet.
+        BadTcp = "bad_tcp",
+        /// The UDP length is shorter than its header or longer than the packet.
+        BadUdp = "bad_udp",
+        /// A fragment of a TCP packet: its options cannot be trusted and its ports may be missing.
+        TcpFragment = "tcp_fragment",
+        /// A fragment of any packet but TCP.
+        OtherFragment = "other_fragment",
+        /// Neither TCP nor UDP, nor a neighbour solicitation for the port.
+        OtherProtocol = "other_protocol",
+        /// ARP that asks for an address the port does not have, or that is no request.
+        ArpNotOurs = "arp_not_ours",
+        /// No VIP has this destination address, port and protocol.
+        NotVip = "not_vip",
+        /// The VIP's pool has no backend that may be chosen.
+        NoBackend = "no_backend",
+        /// The backend has no MAC address yet: none configured and none resolved.
+        NoNeighbour = "no_neighbour",
+        /// The tunnel has no outer address of the packet's family, on the port or on the backend.
+        NoTunnelAddress = "no_tunnel_address",
+        /// A SYN with MP_JOIN whose token no connection taught; TCP sends it again, and by then it may be known.
+        UnknownToken = "unknown_token",
+        /// A SYN with MP_JOIN whose token two backends claim with equal right.
+        AmbiguousToken = "ambiguous_token",
+        /// The packet is larger than the port's MTU once encapsulated.
+        TooBig = "too_big",
+        /// The buffer has no room in front for the outer header.
+        NoHeadroom = "no_headroom",
+    }
+}
+
+impl Reason {
+    /// Whether a verdict with this reason drops the packet.
+    #[inline]
+    pub const fn is_drop(self) -> bool {
+        self.index() >= Self::NoConfig.index()
+    }
+}
