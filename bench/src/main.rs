@@ -1,0 +1,4 @@
+//! criterion benches, weft-bench, recorded runs.
+#![forbid(unsafe_code)]
+
+fn main() {}

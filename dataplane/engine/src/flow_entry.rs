@@ -1,0 +1,268 @@
+//! What the flow table remembers of a flow, and how it fits two 64-bit words.
+//!
+//! ```text
+//! word A   isn_low 16 | in-alternate 1 | fingerprint 47
+//! word B   state 4 | tick 12 | backend 16 | aux 32
+//! ```
+//!
+//! Everything that changes while a flow lives is in word B, so an ordinary update is one compare-exchange.
+//! Word A changes only when the slot gets another flow, or when a SYN with another ISN reopens the same flow;
+//! both go through the busy state ([`crate::flow_table`] has the protocol). The in-alternate bit says that
+//! the entry is not in its primary line; with the fingerprint it tells where that is.
+//!
+//! Invariants:
+//! - A word B of zero is an empty slot; state 1 is a slot whose word A is being written.
+//! - `aux` holds the ISN until the flow's key is learned, and the token from then on. The low half of the ISN
+//!   stays in word A, so that a retransmitted SYN is told from a new one after the token has taken its place.
+
+use ipc::id::BackendId;
+
+use crate::tick::{MAX_IDLE, Tick};
+
+/// Bits of word A that tell one flow from another.
+pub(crate) const FINGERPRINT: u64 = (1 << 47) - 1;
+
+/// The bit of word A that says the entry is in its alternate line.
+pub(crate) const IN_ALTERNATE: u64 = 1 << 47;
+
+/// Word B of a slot that nobody uses.
+pub(crate) const EMPTY: u64 = 0;
+
+/// Word B of a slot whose word A is being written.
+pub(crate) const BUSY: u64 = 1 << 60;
+
+/// Where a flow stands. The order is that of the words, not one of worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FlowState {
+    /// Half-open: a SYN without MPTCP passed.
+    SynPlain = 2,
+    /// Half-open: a SYN with MP_CAPABLE version 0 passed; a key is awaited.
+    SynCapableV0 = 3,
+    /// Half-open: a SYN with MP_CAPABLE version 1 passed; a key is awaited.
+    SynCapableV1 = 4,
+    /// Half-open: a SYN with MP_JOIN passed, `aux` is its token already.
+    SynJoin = 5,
+    /// Established, without a token.
+    Plain = 6,
+    /// Established, its key was learned, `aux` is the token; no DSS was followed yet.
+    Learned = 7,
+    /// Established, first subflow of a connection whose DSS traffic was followed.
+    Mptcp = 8,
+    /// Established, a further subflow, sent where its token lives.
+    Joined = 9,
+    /// A packet of an unknown flow that Maglev placed.
+    Adopted = 10,
+    /// Ending (FIN or RST seen), without a token.
+    ClosingPlain = 11,
+    /// Ending, `aux` is the token.
+    ClosingToken = 12,
+    /// UDP.
+    Udp = 13,
+    /// Its backend is no longer Maglev's own answer (a place kept for the eviction classes).
+    Moved = 14,
+}
+
+impl FlowState {
+    /// Every state, for settings and tests that go through all of them.
+    pub const ALL: [FlowState; 13] = [
+        Self::SynPlain,
+        Self::SynCapableV0,
+        Self::SynCapableV1,
+        Self::SynJoin,
+        Self::Plain,
+        Self::Learned,
+        Self::Mptcp,
+        Self::Joined,
+        Self::Adopted,
+        Self::ClosingPlain,
+        Self::ClosingToken,
+        Self::Udp,
+        Self::Moved,
+    ];
+
+    /// A SYN was seen and nothing since.
+    #[inline]
+    pub const fn is_half_open(self) -> bool {
+        matches!(self, Self::SynPlain | Self::SynCapableV0 | Self::SynCapableV1 | Self::SynJoin)
+    }
+
+    /// A FIN or RST was seen.
+    #[inline]
+    pub const fn is_closing(self) -> bool {
+        matches!(self, Self::ClosingPlain | Self::ClosingToken)
+    }
+
+    /// `aux` is a token, not an ISN.
+    #[inline]
+    pub const fn has_token(self) -> bool {
+        matches!(self, Self::SynJoin | Self::Learned | Self::Mptcp | Self::Joined | Self::ClosingToken)
+    }
+
+    /// The state of four bits, unless they say empty, busy or nothing.
+    #[inline]
+    const fn from_bits(bits: u64) -> Option<Self> {
+        Some(match bits {
+            2 => Self::SynPlain,
+            3 => Self::SynCapableV0,
+            4 => Self::SynCapableV1,
+            5 => Self::SynJoin,
+            6 => Self::Plain,
+            7 => Self::Learned,
+            8 => Self::Mptcp,
+            9 => Self::Joined,
+            10 => Self::Adopted,
+            11 => Self::ClosingPlain,
+            12 => Self::ClosingToken,
+            13 => Self::Udp,
+            14 => Self::Moved,
+            _ => return None,
+        })
+    }
+}
+
+/// What is remembered of one flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowEntry {
+    /// Where the flow stands.
+    pub state: FlowState,
+    /// When it was last seen.
+    pub tick: Tick,
+    /// Where its packets go.
+    pub backend: BackendId,
+    /// The low half of its ISN.
+    pub isn_low: u16,
+    /// The ISN until a key is learned, then the token ([`FlowState::has_token`]).
+    pub aux: u32,
+}
+
+impl FlowEntry {
+    /// Word A of this entry in the primary line of `hash`.
+    #[inline]
+    pub(crate) const fn word_a(&self, hash: u64) -> u64 {
+        (self.isn_low as u64) << 48 | hash & FINGERPRINT
+    }
+
+    /// Word B of this entry.
+    #[inline]
+    pub(crate) const fn word_b(&self) -> u64 {
+        (self.state as u64) << 60 | self.tick.bits() << 48 | (self.backend.0 as u64) << 32 | self.aux as u64
+    }
+
+    /// The entry of two words, unless they are those of an empty or busy slot.
+    #[inline]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "each field is shifted to the bottom and cut to its width"
+    )]
+    pub(crate) const fn from_words(a: u64, b: u64) -> Option<Self> {
+        let Some(state) = FlowState::from_bits(b >> 60) else {
+            return None;
+        };
+        Some(Self {
+            state,
+            tick: Tick::from_bits(b >> 48),
+            backend: BackendId((b >> 32) as u16),
+            isn_low: (a >> 48) as u16,
+            aux: b as u32,
+        })
+    }
+}
+
+/// How long a flow of each state may be silent, in ticks.
+///
+/// An entry whose age is *greater* than its limit is expired, so it is kept for at least `limit` times 16
+/// seconds whatever the moment within a tick at which it was last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdleTimes([u16; 16]);
+
+impl IdleTimes {
+    /// Sets the limit of one state. Limits above [`MAX_IDLE`] are cut to it.
+    #[must_use]
+    pub fn with(mut self, state: FlowState, ticks: u16) -> Self {
+        if let Some(limit) = self.0.get_mut(state as usize) {
+            *limit = ticks.min(MAX_IDLE);
+        }
+        self
+    }
+
+    /// The limit of a state.
+    #[inline]
+    pub fn of(&self, state: FlowState) -> u16 {
+        self.0.get(state as usize).copied().unwrap_or(0)
+    }
+
+    /// Whether an entry was silent for longer than its state allows.
+    #[inline]
+    pub fn is_expired(&self, entry: &FlowEntry, now: Tick) -> bool {
+        now.age_of(entry.tick) > self.of(entry.state)
+    }
+}
+
+impl Default for IdleTimes {
+    /// Half-open 64 s, established 17.7 h, adopted 320 s, closing 64 s (with a token 128 s), UDP 128 s.
+    fn default() -> Self {
+        use FlowState as S;
+        FlowState::ALL.into_iter().fold(Self([0; 16]), |times, state| {
+            let ticks = match state {
+                S::SynPlain | S::SynCapableV0 | S::SynCapableV1 | S::SynJoin => 4,
+                S::Plain | S::Learned | S::Mptcp | S::Joined | S::Moved => MAX_IDLE,
+                S::Adopted => 20,
+                S::ClosingPlain => 4,
+                S::ClosingToken | S::Udp => 8,
+            };
+            times.with(state, ticks)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(state: FlowState) -> FlowEntry {
+        FlowEntry {
+            state,
+            tick: Tick::from_seconds(16 * 4095),
+            backend: BackendId(0xabcd),
+            isn_low: 0x1234,
+            aux: 0xdead_beef,
+        }
+    }
+
+    #[test]
+    fn an_entry_comes_back_from_its_words() {
+        let hash = 0xffff_1111_2222_3333;
+        for state in FlowState::ALL {
+            let entry = entry(state);
+            let (a, b) = (entry.word_a(hash), entry.word_b());
+            assert_eq!(a & FINGERPRINT, hash & FINGERPRINT);
+            assert_eq!(FlowEntry::from_words(a, b), Some(entry));
+        }
+    }
+
+    #[test]
+    fn an_empty_and_a_busy_slot_hold_no_entry() {
+        let a = entry(FlowState::Plain).word_a(7);
+        assert_eq!(FlowEntry::from_words(a, EMPTY), None);
+        assert_eq!(FlowEntry::from_words(a, BUSY), None);
+    }
+
+    #[test]
+    fn an_entry_expires_only_past_its_limit_and_never_at_it() {
+        let idle = IdleTimes::default();
+        for state in FlowState::ALL {
+            let entry = entry(state);
+            let limit = idle.of(state);
+            assert!(limit > 0, "{state:?} has a limit");
+            assert!(!idle.is_expired(&entry, entry.tick.after(limit)));
+            assert!(idle.is_expired(&entry, entry.tick.after(limit + 1)));
+        }
+    }
+
+    #[test]
+    fn a_limit_above_the_greatest_is_cut_to_it() {
+        let idle = IdleTimes::default().with(FlowState::Plain, u16::MAX);
+        assert_eq!(idle.of(FlowState::Plain), MAX_IDLE);
+    }
+}

@@ -1,0 +1,96 @@
+//! What a flow's state means to the packet path: which packets need a second look, and which SYN opened it.
+//!
+//! Kept apart from [`crate::flow_entry`], which only knows how an entry is stored.
+
+use ipc::id::BackendId;
+
+use crate::flow_entry::{FlowEntry, FlowState};
+use crate::tick::Tick;
+
+impl FlowState {
+    /// The flow's packets need no look at their options: established, adopted, or not TCP.
+    #[inline]
+    pub const fn is_settled(self) -> bool {
+        matches!(
+            self,
+            FlowState::Plain
+                | FlowState::Mptcp
+                | FlowState::Joined
+                | FlowState::Adopted
+                | FlowState::Moved
+                | FlowState::Udp
+        )
+    }
+}
+
+impl FlowEntry {
+    /// The entry of a flow that a packet with this initial sequence number opens now.
+    pub fn opened(state: FlowState, now: Tick, backend: BackendId, isn: u32, aux: u32) -> Self {
+        let [_, _, high, low] = isn.to_be_bytes();
+        Self { state, tick: now, backend, isn_low: u16::from_be_bytes([high, low]), aux }
+    }
+
+    /// Whether a SYN with this ISN is the one that opened the flow, seen again. All 32 bits are compared while
+    /// they are known, 16 once the token took their place; an adopted flow was opened by none that we saw.
+    pub fn is_opened_by(&self, isn: u32) -> bool {
+        let [_, _, high, low] = isn.to_be_bytes();
+        let same_low = self.isn_low == u16::from_be_bytes([high, low]);
+        match self.state {
+            FlowState::Adopted | FlowState::Udp => false,
+            FlowState::SynPlain | FlowState::SynCapableV0 | FlowState::SynCapableV1 => self.aux == isn,
+            _ => same_low,
+        }
+    }
+
+    /// Whether the flow is a further subflow: it was opened by MP_JOIN.
+    pub const fn joins(&self) -> bool {
+        matches!(self.state, FlowState::SynJoin | FlowState::Joined)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(state: FlowState, isn: u32, aux: u32) -> FlowEntry {
+        FlowEntry::opened(state, Tick::from_seconds(0), BackendId(1), isn, aux)
+    }
+
+    #[test]
+    fn a_half_open_flow_knows_all_of_its_isn() {
+        for state in [FlowState::SynPlain, FlowState::SynCapableV0, FlowState::SynCapableV1] {
+            let entry = opened(state, 0x1234_5678, 0x1234_5678);
+            assert!(entry.is_opened_by(0x1234_5678));
+            assert!(!entry.is_opened_by(0x1235_5678), "{state:?}: the high half counts");
+        }
+    }
+
+    #[test]
+    fn a_flow_that_holds_a_token_knows_the_low_half_of_its_isn() {
+        for state in [FlowState::SynJoin, FlowState::Learned, FlowState::Mptcp, FlowState::Joined] {
+            let entry = opened(state, 0x1234_5678, 0xdead_beef);
+            assert!(entry.is_opened_by(0x1234_5678) && !entry.is_opened_by(0x1234_5679), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn no_syn_that_we_saw_opened_an_adopted_flow() {
+        assert!(!opened(FlowState::Adopted, 0, 0).is_opened_by(0));
+        assert!(!opened(FlowState::Udp, 0, 0).is_opened_by(0));
+    }
+
+    #[test]
+    fn options_are_walked_only_on_flows_that_are_opening_or_not_confirmed_or_closing() {
+        let walked: Vec<_> = FlowState::ALL.into_iter().filter(|state| !state.is_settled()).collect();
+        let expected = [
+            FlowState::SynPlain,
+            FlowState::SynCapableV0,
+            FlowState::SynCapableV1,
+            FlowState::SynJoin,
+            FlowState::Learned,
+            FlowState::ClosingPlain,
+            FlowState::ClosingToken,
+        ];
+        assert_eq!(walked, expected);
+    }
+}

@@ -1,0 +1,589 @@
+//! Which backend a flow belongs to: a lock-free table of two words an entry, shared by all workers.
+//!
+//! Why it is handwritten: every packet looks here, so a look-up must cost one cache line in nine of ten
+//! cases; memory is fixed at start and may outlive the process, so there are no pointers and nothing to
+//! reclaim.
+//!
+//! # Shape
+//!
+//! A line is 64 bytes: four slots of words A and B ([`crate::flow_entry`]). A flow may live in its primary
+//! line, its alternate, and two lines of a small overflow area ([`crate::place`]). An insert takes the first
+//! free slot in that order; readers search in the same order, the overflow area only while something lives
+//! there.
+//!
+//! An insert that finds its two main lines full **makes room**: it moves one entry that is in its primary
+//! line to that entry's alternate. With flows coming and going, ever more entries would then sit in their
+//! alternate while there is room in their primary again; so the sweep brings them **home**. [`crate::place`]
+//! has the reasons.
+//!
+//! # Protocol
+//!
+//! Word B is the slot's lock, its publication and its value.
+//! - **Claim**: compare-exchange B from an empty or expired value to [`BUSY`] (acquire). Only the claimer
+//!   writes A.
+//! - **Fill**: store A (release), store B (release). A's release is what lets a reader that saw the new A see
+//!   `BUSY` or later in B.
+//! - **Read**: A, B, A, B, each an acquire load that orders the later ones; accepted only if both A are
+//!   equal, both B are equal, and B is live. Else again, a bounded number of times.
+//! - **Update**: one compare-exchange of B where A stays; a claim and a fill where the ISN in A changes.
+//! - **Remove**: compare-exchange B to [`EMPTY`]. A stays as it was, and means nothing.
+//! - **Move**: claim the new slot, fill it with a copy, then remove the old entry (or claim its slot, to make
+//!   room). There is always one to be found, also after a crash. If the old one changed in between, the copy
+//!   is brought up to date first.
+//!
+//! *No torn read.* Let a reader see A1 = A2 = a and B1 = B2 = b. If a slot has one tenant during the read,
+//! (a, b) is its value. Suppose b was stored by a later tenant than the a of A1: then loading b (acquire, its
+//! store is a release) makes A2 see that tenant's A or a later one; equal to a only if the flow of A1 came
+//! back into the same slot. Suppose b is older than the a of A2: then loading A2 makes B2 see that tenant's
+//! `BUSY` or later, which equals b only if a tenant after it stored the very same 64 bits. So a wrong pair
+//! needs the slot to go a -> x -> a -> y between four loads of one line, with b(x) = b(y) in state, tick,
+//! backend and 32 bits of ISN or token, and x, a, y all fresh: expired slots cannot do it, since a new tenant
+//! carries the present tick. It costs one packet if it ever happens.
+//!
+//! *No miss by a move.* From primary to alternate: whoever no longer finds the old entry has seen its removal
+//! (acquire), which came after the copy, and looks into the alternate later. From alternate to primary:
+//! whoever passed the primary before the copy was there, and the alternate after the old entry was gone,
+//! finds the copy by looking into the primary once more, which every search does that found nothing. Both in
+//! turn within one search would still hide the entry: the sweep must bring it home between the reader's first
+//! two loads and an insert push it out again between the next two. Then the reader's insert searches again.
+//!
+//! *An update of the wrong flow* needs another tenant with 64 equal bits in B after a removal within the same
+//! tick; it would then change state and token of a flow with the same backend. Accepted, for the same reason.
+//!
+//! *Two inserters of one flow* publish, fence (`SeqCst`), and look again. In the total order of the fences
+//! one is second, and it sees the other's entry; whoever sees two removes the later one in the order of
+//! search, so the first place wins and everybody finds the same.
+//!
+//! A `BUSY` slot is that of an inserter between two stores. A reader of the same flow tries again a bounded
+//! number of times and then takes the flow for unknown. A crash can leave one behind: [`FlowTable::attach`]
+//! clears them.
+
+mod moves;
+mod slot;
+
+use ipc::lines::{Line, Lines};
+use ipc::sync::{AtomicU64, Ordering, fence};
+
+pub use self::slot::SLOTS;
+use self::slot::{matching, read, slots};
+use crate::flow_entry::{BUSY, EMPTY, FINGERPRINT, FlowEntry, IN_ALTERNATE, IdleTimes};
+use crate::place::Places;
+use crate::tick::Tick;
+
+/// How often an inserter starts again after it lost a race.
+const ATTEMPTS: usize = if cfg!(loom) { 3 } else { 8 };
+
+/// An entry, where it was found, and what its slot held then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The slot, counted over all lines: names the entry as long as it lives.
+    pub place: usize,
+    /// What was found.
+    pub entry: FlowEntry,
+    hash: u64,
+    a: u64,
+    b: u64,
+}
+
+/// What became of an insert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// The entry is in the table now.
+    New(Found),
+    /// The flow was there already; this is its entry, unchanged.
+    Existing(Found),
+    /// No place, or more lost races than are worth another attempt.
+    Full,
+}
+
+/// What a sweep shall do with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Leave it.
+    Yes,
+    /// Remove it, unless it changes in between.
+    No,
+}
+
+/// What became of the search for a free slot.
+enum Claim {
+    /// The slot at this place is ours, and busy.
+    Ours(usize),
+    /// Somebody else was faster.
+    Lost,
+    /// Every candidate line is full.
+    Full,
+}
+
+/// What an insert must know to tell an expired entry.
+struct Time<'a> {
+    now: Tick,
+    idle: &'a IdleTimes,
+}
+
+impl Time<'_> {
+    /// Whether a word B is that of an expired entry.
+    fn is_over(&self, b: u64) -> bool {
+        FlowEntry::from_words(0, b).is_some_and(|entry| self.idle.is_expired(&entry, self.now))
+    }
+}
+
+/// The flow table. Workers share it by reference.
+#[derive(Debug)]
+pub struct FlowTable {
+    places: Places,
+}
+
+impl FlowTable {
+    /// How many lines a table for `entries` flows needs: 30 bytes a flow, a load of 0.54.
+    pub const fn lines_for(entries: usize) -> usize {
+        entries.saturating_mul(7).div_ceil(15).saturating_add(16)
+    }
+
+    /// A table over lines that are all zero, or that a table left behind in good order.
+    pub fn new(lines: Lines) -> Self {
+        let used = |line: &Line| {
+            slots(line).iter().map(|(_, b)| u64::from(b.load(Ordering::Relaxed) != EMPTY)).sum()
+        };
+        Self { places: Places::new(lines, used) }
+    }
+
+    /// A table over lines that a table left behind, perhaps in the middle of an insert. Nobody else may use
+    /// them yet.
+    pub fn attach(lines: Lines) -> Self {
+        for (_, b) in lines.iter().flat_map(slots) {
+            if FlowEntry::from_words(0, b.load(Ordering::Relaxed)).is_none() {
+                b.store(EMPTY, Ordering::Relaxed);
+            }
+        }
+        let table = Self::new(lines);
+        // A move that did not end leaves an entry at home and away. Nobody moves now, so the one away can go.
+        for (number, line) in table.places.range(0, table.lines()) {
+            for (slot, (a, b)) in slots(line).into_iter().enumerate() {
+                let Some((a, b)) = read(a, b, |a| a & IN_ALTERNATE != 0) else {
+                    continue;
+                };
+                if table.find_in(table.places.home(number, a), a).is_some() {
+                    table.release(number * SLOTS + slot, b);
+                }
+            }
+        }
+        table
+    }
+
+    /// How many lines there are, for the sweep.
+    #[inline]
+    pub fn lines(&self) -> usize {
+        self.places.len()
+    }
+
+    /// How many slots there are. A table is meant to be filled to about half: [`FlowTable::lines_for`].
+    pub fn capacity(&self) -> usize {
+        self.places.len() * SLOTS
+    }
+
+    /// How many entries live in the overflow area.
+    pub fn spilled(&self) -> u64 {
+        self.places.spilled()
+    }
+
+    /// Whether an entry lives in the first line its hash names, where a look-up costs one cache miss.
+    pub fn is_in_first_line(&self, found: &Found) -> bool {
+        found.place / SLOTS == self.places.primary(found.hash)
+    }
+
+    /// Starts to bring the first line of a hash near.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        self.places.prefetch_primary(hash);
+    }
+
+    /// Starts to bring the other lines of a hash near, if its first line (prefetched before) does not hold
+    /// it.
+    ///
+    /// For a second pass over a burst, between [`FlowTable::prefetch`] and [`FlowTable::find`].
+    #[inline]
+    pub fn prefetch_rest(&self, hash: u64) {
+        let held = self.places.line(self.places.primary(hash)).is_some_and(|line| matching(line, hash) != 0);
+        if !held {
+            self.places.prefetch_others(hash);
+        }
+    }
+
+    /// The entry of a flow. Also an expired one: the caller knows what time it is.
+    #[inline]
+    pub fn find(&self, hash: u64) -> Option<Found> {
+        match self.find_in(self.places.primary(hash), hash) {
+            None => self.find_in_others(hash),
+            found => found,
+        }
+    }
+
+    /// Enters a flow, over an expired entry where need be.
+    pub fn insert(&self, hash: u64, entry: FlowEntry, now: Tick, idle: &IdleTimes) -> Inserted {
+        let time = Time { now, idle };
+        for _ in 0..ATTEMPTS {
+            if let Some(found) = self.find(hash) {
+                if !idle.is_expired(&found.entry, now) {
+                    return Inserted::Existing(found);
+                }
+                if self.claim_slot(found.place, found.b) {
+                    return self.publish(found.place, hash, entry);
+                }
+                continue;
+            }
+            match self.claim(hash, &time) {
+                Claim::Ours(place) => return self.publish(place, hash, entry),
+                Claim::Lost => {}
+                Claim::Full => return Inserted::Full,
+            }
+        }
+        Inserted::Full
+    }
+
+    /// Replaces what was found. `false` when it changed in between: look again.
+    pub fn update(&self, found: &Found, entry: FlowEntry) -> bool {
+        if self.update_at(found, entry) {
+            return true;
+        }
+        // The sweep may have brought it home: the same entry at another place is what was found.
+        match self.find(found.hash) {
+            Some(moved) if moved.place != found.place && moved.b == found.b => self.update_at(&moved, entry),
+            _ => false,
+        }
+    }
+
+    /// Replaces what was found, where it was found.
+    fn update_at(&self, found: &Found, entry: FlowEntry) -> bool {
+        let Some((slot_a, slot_b)) = self.slot(found.place) else {
+            return false;
+        };
+        if entry.word_a(found.hash) == found.a & !IN_ALTERNATE {
+            return slot_b
+                .compare_exchange(found.b, entry.word_b(), Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok();
+        }
+        if !self.claim_slot(found.place, found.b) {
+            return false;
+        }
+        // The slot is ours now. If it had gone to another flow with an equal word B, it is given back as it
+        // was.
+        if slot_a.load(Ordering::Relaxed) != found.a {
+            slot_b.store(found.b, Ordering::Release);
+            return false;
+        }
+        matches!(self.publish(found.place, found.hash, entry), Inserted::New(_))
+    }
+
+    /// Removes what was found. `false` when it changed in between.
+    pub fn remove(&self, found: &Found) -> bool {
+        self.release(found.place, found.b)
+    }
+
+    /// Shows `visit` all live entries of `lines` lines from `from` on, removes those it does not keep, and
+    /// brings the others home where there is room.
+    pub fn sweep(&self, from: usize, lines: usize, mut visit: impl FnMut(&FlowEntry) -> Keep) {
+        for (number, line) in self.places.range(from, lines) {
+            for (slot, (a, b)) in slots(line).into_iter().enumerate() {
+                let Some((a, b)) = read(a, b, |_| true) else {
+                    continue;
+                };
+                let Some(entry) = FlowEntry::from_words(a, b) else {
+                    continue;
+                };
+                let place = number * SLOTS + slot;
+                match visit(&entry) {
+                    // A lost race means the entry was just used: it stays.
+                    Keep::No => _ = self.release(place, b),
+                    Keep::Yes if a & IN_ALTERNATE != 0 => self.bring_home(place, (a, b)),
+                    Keep::Yes => {}
+                }
+            }
+        }
+    }
+
+    /// Searches the candidate lines after the first.
+    #[inline(never)]
+    fn find_in_others(&self, hash: u64) -> Option<Found> {
+        let mut others = self.places.candidates(hash, self.places.has_spilled()).skip(1);
+        // Once more the first: the entry may have come home meanwhile.
+        others
+            .find_map(|number| self.find_in(number, hash))
+            .or_else(|| self.find_in(self.places.primary(hash), hash))
+    }
+
+    /// Searches one line.
+    #[inline]
+    fn find_in(&self, number: usize, hash: u64) -> Option<Found> {
+        let line = self.places.line(number)?;
+        let mask = matching(line, hash);
+        if mask == 0 {
+            return None;
+        }
+        let is_flow = |a: u64| (a ^ hash) & FINGERPRINT == 0;
+        for (slot, (a, b)) in slots(line).into_iter().enumerate() {
+            if mask & 1 << slot == 0 {
+                continue;
+            }
+            let Some((a, b)) = read(a, b, is_flow) else {
+                continue;
+            };
+            if let Some(entry) = FlowEntry::from_words(a, b) {
+                return Some(Found { place: number * SLOTS + slot, entry, hash, a, b });
+            }
+        }
+        None
+    }
+
+    /// Makes the first slot that is free (or expired) ours.
+    fn claim(&self, hash: u64, time: &Time<'_>) -> Claim {
+        let claim_in = |number| {
+            let (place, held) = self.free_slot(number, time)?;
+            Some(if self.claim_slot(place, held) { Claim::Ours(place) } else { Claim::Lost })
+        };
+        let main = self.places.candidates(hash, false).find_map(claim_in);
+        main.or_else(|| self.make_room(hash, time).map(Claim::Ours))
+            .or_else(|| self.places.candidates(hash, true).find_map(claim_in))
+            .unwrap_or(Claim::Full)
+    }
+
+    /// The first empty slot of a line, else its first expired one, and its word B.
+    fn free_slot(&self, number: usize, time: &Time<'_>) -> Option<(usize, u64)> {
+        // Relaxed: the compare-exchange that follows decides.
+        let held = slots(self.places.line(number)?).map(|(_, b)| b.load(Ordering::Relaxed));
+        let slot =
+            held.iter().position(|b| *b == EMPTY).or_else(|| held.iter().position(|b| time.is_over(*b)))?;
+        Some((number * SLOTS + slot, *held.get(slot)?))
+    }
+
+    /// Makes one slot ours and busy, if its word B is still `held`.
+    fn claim_slot(&self, place: usize, held: u64) -> bool {
+        let Some((_, b)) = self.slot(place) else {
+            return false;
+        };
+        if held == EMPTY {
+            self.places.count_used(place / SLOTS);
+        }
+        let ours = b.compare_exchange(held, BUSY, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if !ours && held == EMPTY {
+            self.places.count_free(place / SLOTS);
+        }
+        ours
+    }
+
+    /// Empties a slot, if its word B is still `held`.
+    fn release(&self, place: usize, held: u64) -> bool {
+        let Some((_, b)) = self.slot(place) else {
+            return false;
+        };
+        let released = b.compare_exchange(held, EMPTY, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if released {
+            self.places.count_free(place / SLOTS);
+        }
+        released
+    }
+
+    /// Fills a slot that is ours, and makes sure that its flow has no second entry.
+    fn publish(&self, place: usize, hash: u64, entry: FlowEntry) -> Inserted {
+        let Some((slot_a, slot_b)) = self.slot(place) else {
+            return Inserted::Full;
+        };
+        let number = place / SLOTS;
+        let in_alternate = number != self.places.primary(hash) && !self.places.is_overflow(number);
+        let a = entry.word_a(hash) | if in_alternate { IN_ALTERNATE } else { 0 };
+        let b = entry.word_b();
+        slot_a.store(a, Ordering::Release);
+        slot_b.store(b, Ordering::Release);
+        // Pairs with the same fence of another inserter of this flow: one of the two sees the other's entry.
+        fence(Ordering::SeqCst);
+        let mut ours = false;
+        for number in self.places.candidates(hash, self.places.has_spilled()) {
+            let Some(line) = self.places.line(number) else {
+                continue;
+            };
+            let mask = matching(line, hash);
+            for slot in (0..SLOTS).filter(|slot| mask & 1 << slot != 0) {
+                let at = number * SLOTS + slot;
+                if at == place {
+                    ours = true;
+                } else if ours {
+                    self.drop_duplicate(at, hash);
+                } else if let Some(first) = self.find_in(number, hash).filter(|found| found.place == at) {
+                    self.drop_duplicate(place, hash);
+                    return Inserted::Existing(first);
+                }
+            }
+        }
+        Inserted::New(Found { place, entry, hash, a, b })
+    }
+
+    /// Empties a slot as long as it holds this flow, also when others change it meanwhile.
+    fn drop_duplicate(&self, place: usize, hash: u64) {
+        let Some((slot_a, slot_b)) = self.slot(place) else {
+            return;
+        };
+        for _ in 0..ATTEMPTS {
+            let Some((_, b)) = read(slot_a, slot_b, |a| (a ^ hash) & FINGERPRINT == 0) else {
+                return;
+            };
+            if self.release(place, b) {
+                return;
+            }
+        }
+    }
+
+    /// The two words of a place.
+    #[inline]
+    fn slot(&self, place: usize) -> Option<(&AtomicU64, &AtomicU64)> {
+        slots(self.places.line(place / SLOTS)?).into_iter().nth(place % SLOTS)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::flow_entry::FlowState;
+    use ipc::id::BackendId;
+
+    fn now() -> Tick {
+        Tick::from_seconds(16 * 1000)
+    }
+
+    fn entry(n: u16) -> FlowEntry {
+        FlowEntry {
+            state: FlowState::Plain,
+            tick: now(),
+            backend: BackendId(n),
+            isn_low: n,
+            aux: u32::from(n) << 16,
+        }
+    }
+
+    fn insert(table: &FlowTable, hash: u64, entry: FlowEntry) -> Inserted {
+        table.insert(hash, entry, now(), &IdleTimes::default())
+    }
+
+    #[test]
+    fn what_was_inserted_is_found_with_every_field() {
+        let table = FlowTable::new(Lines::heap(16));
+        let Inserted::New(new) = insert(&table, 0xabcd_ef01, entry(7)) else { panic!("there was room") };
+        assert_eq!(table.find(0xabcd_ef01), Some(new));
+        assert_eq!(new.entry, entry(7));
+        assert_eq!(table.find(0xabcd_ef02), None);
+    }
+
+    #[test]
+    fn a_flow_that_is_there_already_is_shown_unchanged() {
+        let table = FlowTable::new(Lines::heap(16));
+        insert(&table, 1, entry(7));
+        let Inserted::Existing(found) = insert(&table, 1, entry(8)) else { panic!("it was there") };
+        assert_eq!(found.entry, entry(7));
+    }
+
+    #[test]
+    fn an_expired_entry_of_the_same_flow_is_replaced_in_place() {
+        let table = FlowTable::new(Lines::heap(16));
+        let old = FlowEntry { state: FlowState::SynPlain, tick: Tick::from_seconds(0), ..entry(7) };
+        let Inserted::New(before) = table.insert(1, old, old.tick, &IdleTimes::default()) else { panic!() };
+        let Inserted::New(after) = insert(&table, 1, entry(8)) else { panic!("the old one expired") };
+        assert_eq!(after.place, before.place);
+        assert_eq!(table.find(1).unwrap().entry, entry(8));
+    }
+
+    #[test]
+    fn an_update_with_another_isn_opens_the_flow_anew() {
+        let table = FlowTable::new(Lines::heap(16));
+        insert(&table, 1, entry(7));
+        let found = table.find(1).unwrap();
+        assert!(table.update(&found, entry(9)));
+        assert_eq!(table.find(1).unwrap().entry, entry(9));
+        assert!(!table.update(&found, entry(10)), "what was found is no longer there");
+        assert!(!table.remove(&found));
+    }
+
+    #[test]
+    fn a_table_without_lines_is_full_and_knows_nothing() {
+        let table = FlowTable::new(Lines::heap(0));
+        assert_eq!(insert(&table, 1, entry(7)), Inserted::Full);
+        assert_eq!(table.find(1), None);
+        table.prefetch(1);
+        table.prefetch_rest(1);
+        table.sweep(0, 10, |_| panic!("nothing to visit"));
+    }
+
+    #[test]
+    fn a_small_table_fills_its_overflow_area_and_then_says_full() {
+        let table = FlowTable::new(Lines::heap(8));
+        let mut inserted = 0;
+        for n in 0..200 {
+            let hash = u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            inserted += usize::from(matches!(insert(&table, hash, entry(n)), Inserted::New(_)));
+        }
+        assert!(inserted >= 28, "{inserted} of 32");
+        assert_eq!(table.spilled(), 4);
+        let mut visited = 0;
+        table.sweep(0, table.lines(), |_| {
+            visited += 1;
+            Keep::No
+        });
+        assert_eq!(visited, inserted);
+        assert_eq!(table.spilled(), 0);
+    }
+
+    #[test]
+    fn an_attached_table_keeps_its_entries_and_clears_what_a_crash_left_busy() {
+        let lines = Lines::heap(8);
+        let table = FlowTable::new(lines.clone());
+        for n in 0..40 {
+            insert(&table, u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15), entry(n));
+        }
+        let spilled = table.spilled();
+        assert!(spilled > 0);
+        let victim = table.find(0).unwrap();
+        assert!(table.claim_slot(victim.place, victim.b), "an insert that never ends");
+
+        let again = FlowTable::attach(lines);
+        assert_eq!(again.spilled(), spilled);
+        assert_eq!(again.find(0), None);
+        assert!(matches!(insert(&again, 0, entry(0)), Inserted::New(_)));
+        assert_eq!(again.find(0x9e37_79b9_7f4a_7c15).unwrap().entry, entry(1));
+    }
+
+    #[test]
+    fn an_attached_table_drops_the_copy_of_a_move_that_never_ended() {
+        let lines = Lines::heap(2);
+        let table = FlowTable::new(lines.clone());
+        for hash in 1..=5 {
+            insert(&table, hash, entry(1));
+        }
+        let away = table.find(5).unwrap();
+        let freed = table.find(2).unwrap();
+        table.remove(&freed);
+        let (home_a, home_b) = table.slot(freed.place).unwrap();
+        home_a.store(away.a & !IN_ALTERNATE, Ordering::Relaxed);
+        home_b.store(away.b, Ordering::Relaxed);
+
+        let again = FlowTable::attach(lines);
+        assert!(again.is_in_first_line(&again.find(5).unwrap()));
+        let mut live = 0;
+        again.sweep(0, 2, |_| {
+            live += 1;
+            Keep::Yes
+        });
+        assert_eq!(live, 4);
+    }
+
+    #[test]
+    fn a_sweep_brings_an_entry_home_when_there_is_room() {
+        let table = FlowTable::new(Lines::heap(2));
+        for hash in 1..=5 {
+            insert(&table, hash, entry(1));
+        }
+        let away = table.find(5).unwrap();
+        assert!(!table.is_in_first_line(&away));
+        assert!(table.remove(&table.find(2).unwrap()));
+        table.sweep(0, 2, |_| Keep::Yes);
+        assert!(table.is_in_first_line(&table.find(5).unwrap()));
+        assert!(table.update(&away, entry(1)), "what was found is the same entry at another place");
+    }
+}

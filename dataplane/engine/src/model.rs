@@ -1,0 +1,474 @@
+//! The configuration as last committed: pools, backends, VIPs, and the directory of their ids.
+//!
+//! Commands of one batch are applied to a copy; the copy replaces the model only if all of them hold, so
+//! nothing is ever half applied ([`Model::apply`]). Names are what operators and the control plane speak; ids
+//! are what tables hold. An id belongs to one pool and one name for as long as any table entry may hold it: a
+//! removed backend stays in the model until [`Model::forget`], which the manager calls only after a full sweep
+//! found no entry of it, and one that comes back meanwhile gets its old id and so keeps its connections.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipc::id::{BackendId, PoolId, VipId};
+use ipc::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES, MAX_VIPS, MAX_WEIGHT};
+use ipc::message::{BackendState, Command, Forward, Name, Protocol, Refusal, UnknownToken};
+
+/// A backend of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its id.
+    pub id: BackendId,
+    /// Its name, unique in its pool.
+    pub name: Name,
+    /// Its IPv4 address, if it has one.
+    pub address4: Option<Ipv4Addr>,
+    /// Its IPv6 address, if it has one.
+    pub address6: Option<Ipv6Addr>,
+    /// Its MAC address, configured or resolved.
+    pub mac: Option<[u8; 6]>,
+    /// Its share of new connections, relative to its pool.
+    pub weight: u32,
+    /// Whether it gets new connections.
+    pub state: BackendState,
+    /// Removed by the operator: keeps flows and joins until no entry holds its id.
+    pub removed: bool,
+}
+
+/// A pool of the model. It stays, empty of present backends, while removed ones are still known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Its id.
+    pub id: PoolId,
+    /// Its name.
+    pub name: Name,
+    /// Its backends, removed ones included.
+    pub backends: Vec<Backend>,
+    /// Removed by the operator; goes with its last backend.
+    pub removed: bool,
+}
+
+/// A VIP of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// Its id.
+    pub id: VipId,
+    /// Its name.
+    pub name: Name,
+    /// The pool it names.
+    pub pool: Name,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// How packets reach its backends.
+    pub forward: Forward,
+    /// Whether tokens are learned and followed.
+    pub learn: bool,
+    /// What becomes of joins with an unknown or ambiguous token.
+    pub unknown_token: UnknownToken,
+    /// Its addresses and ports; port 0 is any.
+    pub services: BTreeSet<(IpAddr, u16)>,
+}
+
+/// Why a batch was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The command's place in the batch; the number of commands where the whole is at fault.
+    pub command: u32,
+    /// The cause.
+    pub refusal: Refusal,
+    /// The name it is about.
+    pub name: Name,
+}
+
+/// See the module's header.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pools: Vec<Pool>,
+    vips: Vec<Vip>,
+}
+
+impl Model {
+    /// All pools, removed ones that still have known backends included.
+    pub fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
+    /// All VIPs.
+    pub fn vips(&self) -> &[Vip] {
+        &self.vips
+    }
+
+    /// The id of a pool that is not removed.
+    pub fn pool_id(&self, name: &Name) -> Option<PoolId> {
+        self.pools.iter().find(|pool| pool.name == *name && !pool.removed).map(|pool| pool.id)
+    }
+
+    /// The ids of backends that are in `self` and not in `older`: what workers must know before they may choose.
+    pub fn has_new_backends(&self, older: &Model) -> bool {
+        let ids = |model: &Model| -> BTreeSet<BackendId> {
+            model.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| backend.id)).collect()
+        };
+        ids(self).difference(&ids(older)).next().is_some()
+    }
+
+    /// Applies a batch to a copy and gives the copy, or says which command was refused and why.
+    ///
+    /// # Errors
+    /// The first command that cannot hold; the model is as it was.
+    pub fn apply(&self, commands: &[Command]) -> Result<Model, Refused> {
+        let mut next = self.clone();
+        for (place, command) in (0_u32..).zip(commands) {
+            next.apply_one(command).map_err(|(refusal, name)| Refused { command: place, refusal, name })?;
+        }
+        let whole = u32::try_from(commands.len()).unwrap_or(u32::MAX);
+        next.check().map_err(|(refusal, name)| Refused { command: whole, refusal, name })?;
+        Ok(next)
+    }
+
+    /// Forgets removed backends whose ids no table entry holds, and pools that are empty and removed.
+    /// Returns how many backends were forgotten.
+    pub fn forget(&mut self, unused: impl Fn(BackendId) -> bool) -> usize {
+        let mut forgotten = 0;
+        for pool in &mut self.pools {
+            let before = pool.backends.len();
+            pool.backends.retain(|backend| !(backend.removed && unused(backend.id)));
+            forgotten += before - pool.backends.len();
+        }
+        self.pools.retain(|pool| !(pool.removed && pool.backends.is_empty()));
+        forgotten
+    }
+
+    /// Whether a removed backend waits to be forgotten.
+    pub fn has_removed(&self) -> bool {
+        self.pools.iter().any(|pool| pool.removed || pool.backends.iter().any(|backend| backend.removed))
+    }
+
+    fn apply_one(&mut self, command: &Command) -> Result<(), (Refusal, Name)> {
+        match *command {
+            Command::PutPool { name } => self.put_pool(name),
+            Command::PutBackend { pool, name, address4, address6, mac, weight, state } => {
+                let spec = Backend {
+                    id: BackendId(0),
+                    name,
+                    address4,
+                    address6,
+                    mac,
+                    weight,
+                    state,
+                    removed: false,
+                };
+                self.put_backend(pool, spec)
+            }
+            Command::PutVip { name, pool, protocol, forward, learn, unknown_token } => {
+                let services = BTreeSet::new();
+                let spec =
+                    Vip { id: VipId(0), name, pool, protocol, forward, learn, unknown_token, services };
+                self.put_vip(spec)
+            }
+            Command::PutService { vip, address, port } => self.put_service(vip, address, port),
+            Command::RemoveService { vip, address, port } => {
+                let vip = self.vip_mut(vip)?;
+                if vip.services.remove(&(address, port)) {
+                    Ok(())
+                } else {
+                    Err((Refusal::UnknownService, vip.name))
+                }
+            }
+            Command::RemoveVip { name } => {
+                if !self.vip_mut(name)?.services.is_empty() {
+                    return Err((Refusal::VipInUse, name));
+                }
+                self.vips.retain(|vip| vip.name != name);
+                Ok(())
+            }
+            Command::RemoveBackend { pool, name } => {
+                let backends = &mut self.pool_mut(pool)?.backends;
+                let present = backends.iter_mut().find(|backend| backend.name == name && !backend.removed);
+                present.ok_or((Refusal::UnknownBackend, name))?.removed = true;
+                Ok(())
+            }
+            Command::RemovePool { name } => self.remove_pool(name),
+            // Begin, Commit and the rest frame a batch or ask a question; they change no configuration.
+            _ => Ok(()),
+        }
+    }
+
+    fn pool_mut(&mut self, name: Name) -> Result<&mut Pool, (Refusal, Name)> {
+        let found = self.pools.iter_mut().find(|pool| pool.name == name && !pool.removed);
+        found.ok_or((Refusal::UnknownPool, name))
+    }
+
+    fn vip_mut(&mut self, name: Name) -> Result<&mut Vip, (Refusal, Name)> {
+        self.vips.iter_mut().find(|vip| vip.name == name).ok_or((Refusal::UnknownVip, name))
+    }
+
+    fn put_pool(&mut self, name: Name) -> Result<(), (Refusal, Name)> {
+        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) {
+            pool.removed = false;
+            return Ok(());
+        }
+        let used = |id: u16| self.pools.iter().any(|pool| pool.id.0 == id);
+        let id = lowest_free(0, MAX_POOLS, used).ok_or((Refusal::TooManyPools, name))?;
+        self.pools.push(Pool { id: PoolId(id), name, backends: Vec::new(), removed: false });
+        Ok(())
+    }
+
+    fn remove_pool(&mut self, name: Name) -> Result<(), (Refusal, Name)> {
+        if self.vips.iter().any(|vip| vip.pool == name) {
+            return Err((Refusal::PoolInUse, name));
+        }
+        let pool = self.pool_mut(name)?;
+        if pool.backends.iter().any(|backend| !backend.removed) {
+            return Err((Refusal::PoolNotEmpty, name));
+        }
+        pool.removed = true;
+        Ok(())
+    }
+
+    /// Adds a backend, or changes one in place. One that was removed and is still known keeps its id.
+    fn put_backend(&mut self, pool: Name, spec: Backend) -> Result<(), (Refusal, Name)> {
+        if spec.address4.is_none() && spec.address6.is_none() {
+            return Err((Refusal::NoAddress, spec.name));
+        }
+        if spec.weight > MAX_WEIGHT {
+            return Err((Refusal::BadWeight, spec.name));
+        }
+        let ids: BTreeSet<u16> =
+            self.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| backend.id.0)).collect();
+        let pool = self.pool_mut(pool)?;
+        if let Some(known) = pool.backends.iter_mut().find(|backend| backend.name == spec.name) {
+            *known = Backend { id: known.id, ..spec };
+            return Ok(());
+        }
+        let free = lowest_free(1, MAX_BACKENDS, |id| ids.contains(&id));
+        let id = BackendId(free.ok_or((Refusal::TooManyBackends, spec.name))?);
+        pool.backends.push(Backend { id, ..spec });
+        Ok(())
+    }
+
+    /// Adds a VIP, or changes one in place; its services stay.
+    fn put_vip(&mut self, spec: Vip) -> Result<(), (Refusal, Name)> {
+        if spec.forward == Forward::Gue {
+            return Err((Refusal::ForwardUnsupported, spec.name));
+        }
+        if let Some(known) = self.vips.iter_mut().find(|vip| vip.name == spec.name) {
+            let services = core::mem::take(&mut known.services);
+            *known = Vip { id: known.id, services, ..spec };
+            return Ok(());
+        }
+        let used = |id: u16| self.vips.iter().any(|vip| vip.id.0 == id);
+        let id = lowest_free(0, MAX_VIPS, used).ok_or((Refusal::TooManyVips, spec.name))?;
+        self.vips.push(Vip { id: VipId(id), ..spec });
+        Ok(())
+    }
+
+    fn put_service(&mut self, vip: Name, address: IpAddr, port: u16) -> Result<(), (Refusal, Name)> {
+        let count: usize = self.vips.iter().map(|vip| vip.services.len()).sum();
+        let vip = self.vip_mut(vip)?;
+        let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+        if address.is_unspecified() || address.is_multicast() || is_broadcast {
+            return Err((Refusal::BadAddress, vip.name));
+        }
+        if count >= MAX_SERVICES && !vip.services.contains(&(address, port)) {
+            return Err((Refusal::TooManyServices, vip.name));
+        }
+        vip.services.insert((address, port));
+        Ok(())
+    }
+
+    /// What only the whole can break: a VIP without a pool, a service of two VIPs.
+    fn check(&self) -> Result<(), (Refusal, Name)> {
+        let mut taken = BTreeSet::new();
+        for vip in &self.vips {
+            if self.pool_id(&vip.pool).is_none() {
+                return Err((Refusal::UnknownPool, vip.pool));
+            }
+            for (address, port) in &vip.services {
+                if !taken.insert((*address, *port, vip.protocol.number())) {
+                    return Err((Refusal::ServiceTaken, vip.name));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The lowest number in a range that is not used.
+fn lowest_free(from: u16, below: usize, used: impl Fn(u16) -> bool) -> Option<u16> {
+    (from..=u16::MAX).take_while(|id| usize::from(*id) < below).find(|id| !used(*id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn pool(text: &str) -> Command {
+        Command::PutPool { name: name(text) }
+    }
+
+    fn backend(pool: &str, text: &str) -> Command {
+        Command::PutBackend {
+            pool: name(pool),
+            name: name(text),
+            address4: Some(Ipv4Addr::new(10, 0, 1, 1)),
+            address6: None,
+            mac: None,
+            weight: 1,
+            state: BackendState::Active,
+        }
+    }
+
+    fn vip_by(text: &str, pool: &str, forward: Forward) -> Command {
+        let (protocol, unknown_token) = (Protocol::Tcp, UnknownToken::Drop);
+        Command::PutVip { name: name(text), pool: name(pool), protocol, forward, learn: true, unknown_token }
+    }
+
+    fn vip(text: &str, pool: &str) -> Command {
+        vip_by(text, pool, Forward::L2dsr)
+    }
+
+    fn service(vip: &str, address: &str, port: u16) -> Command {
+        Command::PutService { vip: name(vip), address: address.parse().unwrap(), port }
+    }
+
+    /// A pool with a backend, and a VIP with a service on it.
+    fn small() -> Model {
+        let commands = [pool("p"), backend("p", "b"), vip("v", "p"), service("v", "10.9.9.9", 80)];
+        Model::default().apply(&commands).unwrap()
+    }
+
+    fn refused(commands: &[Command]) -> (u32, Refusal, String) {
+        let refused = small().apply(commands).unwrap_err();
+        (refused.command, refused.refusal, refused.name.to_string())
+    }
+
+    #[test]
+    fn a_batch_is_refused_at_the_first_command_that_cannot_hold() {
+        let with = |change: fn(&mut Backend)| {
+            let mut spec = small().pools()[0].backends[0].clone();
+            change(&mut spec);
+            let Backend { name, address4, address6, mac, weight, state, .. } = spec;
+            Command::PutBackend { pool: self::name("p"), name, address4, address6, mac, weight, state }
+        };
+        let gone = |vip: &str, port| Command::RemoveService {
+            vip: name(vip),
+            address: "10.9.9.9".parse().unwrap(),
+            port,
+        };
+        let cases = [
+            (backend("q", "b"), Refusal::UnknownPool, "q"),
+            (Command::RemoveBackend { pool: name("p"), name: name("c") }, Refusal::UnknownBackend, "c"),
+            (Command::RemoveBackend { pool: name("q"), name: name("b") }, Refusal::UnknownPool, "q"),
+            (Command::RemovePool { name: name("q") }, Refusal::UnknownPool, "q"),
+            (Command::RemovePool { name: name("p") }, Refusal::PoolInUse, "p"),
+            (Command::RemoveVip { name: name("w") }, Refusal::UnknownVip, "w"),
+            (Command::RemoveVip { name: name("v") }, Refusal::VipInUse, "v"),
+            (gone("w", 80), Refusal::UnknownVip, "w"),
+            (gone("v", 81), Refusal::UnknownService, "v"),
+            (service("w", "10.9.9.9", 80), Refusal::UnknownVip, "w"),
+            (service("v", "0.0.0.0", 80), Refusal::BadAddress, "v"),
+            (service("v", "::", 80), Refusal::BadAddress, "v"),
+            (service("v", "224.0.0.1", 80), Refusal::BadAddress, "v"),
+            (service("v", "ff02::1", 80), Refusal::BadAddress, "v"),
+            (service("v", "255.255.255.255", 80), Refusal::BadAddress, "v"),
+            (vip_by("v", "p", Forward::Gue), Refusal::ForwardUnsupported, "v"),
+            (with(|backend| backend.weight = MAX_WEIGHT + 1), Refusal::BadWeight, "b"),
+            (with(|backend| backend.address4 = None), Refusal::NoAddress, "b"),
+        ];
+        for (command, refusal, about) in cases {
+            let batch = [pool("other"), command, pool("p")];
+            assert_eq!(refused(&batch), (1, refusal, about.to_owned()), "{command:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_the_whole_can_break_is_refused_past_the_last_command() {
+        assert_eq!(refused(&[vip("w", "q")]), (1, Refusal::UnknownPool, "q".to_owned()));
+        let taken = [vip("w", "p"), service("w", "10.9.9.9", 80)];
+        assert_eq!(refused(&taken), (2, Refusal::ServiceTaken, "w".to_owned()));
+        let not_empty = [pool("q"), backend("q", "c")];
+        let model = small().apply(&not_empty).unwrap();
+        let refused = model.apply(&[Command::RemovePool { name: name("q") }]).unwrap_err();
+        assert_eq!((refused.command, refused.refusal), (0, Refusal::PoolNotEmpty));
+    }
+
+    #[test]
+    fn a_batch_may_pass_through_what_it_must_not_end_in() {
+        // The service changes its VIP, and the VIP its pool, whatever the order of commands.
+        let commands = [
+            vip("w", "q"),
+            service("w", "10.9.9.9", 80),
+            Command::RemoveService { vip: name("v"), address: "10.9.9.9".parse().unwrap(), port: 80 },
+            pool("q"),
+        ];
+        assert!(small().apply(&commands).is_ok());
+    }
+
+    #[test]
+    fn a_refused_batch_changes_nothing() {
+        let model = small();
+        let before = (model.pools().to_vec(), model.vips().to_vec());
+        let batch = [pool("q"), backend("p", "c"), service("v", "10.9.9.9", 443), backend("nowhere", "d")];
+        assert!(model.apply(&batch).is_err());
+        assert_eq!((model.pools().to_vec(), model.vips().to_vec()), before);
+    }
+
+    #[test]
+    fn limits_hold_to_the_last_and_not_beyond() {
+        let many = |count: usize, make: &dyn Fn(usize) -> Command| -> Vec<Command> {
+            (0..count).map(make).collect()
+        };
+        let pools = many(MAX_POOLS, &|n| pool(&format!("p{n}")));
+        let full = Model::default().apply(&pools).unwrap();
+        assert_eq!(full.apply(&[pool("one-more")]).unwrap_err().refusal, Refusal::TooManyPools);
+
+        let backends = many(MAX_BACKENDS - 1, &|n| backend("p", &format!("b{n}")));
+        let full = Model::default().apply(&[pool("p")]).unwrap().apply(&backends).unwrap();
+        let ids: BTreeSet<_> = full.pools()[0].backends.iter().map(|backend| backend.id.0).collect();
+        assert_eq!((ids.len(), ids.first().copied()), (MAX_BACKENDS - 1, Some(1)), "id 0 is nobody's");
+        assert_eq!(full.apply(&[backend("p", "one-more")]).unwrap_err().refusal, Refusal::TooManyBackends);
+        let removal = Command::RemoveBackend { pool: name("p"), name: name("b7") };
+        let removed = full.apply(&[removal]).unwrap();
+        let still = removed.apply(&[backend("p", "one-more")]).unwrap_err();
+        assert_eq!(still.refusal, Refusal::TooManyBackends, "its id is not free yet");
+
+        let mut vips = vec![pool("p")];
+        vips.extend(many(MAX_VIPS, &|n| vip(&format!("v{n}"), "p")));
+        let full = Model::default().apply(&vips).unwrap();
+        assert_eq!(full.apply(&[vip("one-more", "p")]).unwrap_err().refusal, Refusal::TooManyVips);
+
+        let port = |n: usize| u16::try_from(n).unwrap();
+        let services = many(MAX_SERVICES, &|n| service("v0", "10.9.9.9", port(n)));
+        let full = full.apply(&services).unwrap();
+        let more = service("v1", "10.9.9.8", 1);
+        assert_eq!(full.apply(&[more]).unwrap_err().refusal, Refusal::TooManyServices);
+        assert!(full.apply(&[service("v0", "10.9.9.9", 5)]).is_ok(), "one that is there already");
+    }
+
+    #[test]
+    fn a_vip_that_is_put_again_keeps_its_id_and_its_services() {
+        let model = small().apply(&[pool("q"), vip_by("v", "q", Forward::Ipip)]).unwrap();
+        let [changed] = model.vips() else { panic!("one VIP") };
+        assert_eq!((changed.id, changed.services.len()), (VipId(0), 1));
+        assert_eq!((changed.pool, changed.forward), (name("q"), Forward::Ipip));
+    }
+
+    #[test]
+    fn a_removed_pool_that_is_put_again_has_its_id_and_its_removed_backends() {
+        let model = Model::default().apply(&[pool("p"), backend("p", "b")]).unwrap();
+        let gone = [Command::RemoveBackend { pool: name("p"), name: name("b") }, {
+            Command::RemovePool { name: name("p") }
+        }];
+        let model = model.apply(&gone).unwrap();
+        assert_eq!(model.pool_id(&name("p")), None);
+        let refused = model.apply(&[backend("p", "c")]).unwrap_err();
+        assert_eq!(refused.refusal, Refusal::UnknownPool);
+        let model = model.apply(&[pool("p"), backend("p", "b")]).unwrap();
+        assert_eq!(model.pool_id(&name("p")), Some(PoolId(0)));
+        assert_eq!(model.pools()[0].backends[0].id, BackendId(1));
+        assert!(!model.has_removed());
+    }
+}

@@ -1,0 +1,183 @@
+//! Stage 1: what a packet is, before any table is read.
+//!
+//! Parses every header once, keeps what is not for a VIP out of the way, hashes what is, and asks for the table
+//! lines that stage 2 will read.
+
+use ipc::counter::Counter;
+use ipc::reason::Reason;
+use packet::{Capable, Flags, Join, Kind, Malformed, Options, ParseError, Parsed};
+
+use super::{Class, Context, Slot, SynKind, local};
+use crate::frames::Frames;
+use crate::snapshot::Port;
+use crate::verdict::{Action, Verdict};
+
+/// How many frames ahead their bytes are asked for.
+const AHEAD: usize = 8;
+
+/// Classifies a whole burst; whether it holds a SYN to a VIP.
+pub(super) fn burst<F: Frames>(slots: &mut [Slot], frames: &mut F, cx: &Context<'_>) -> bool {
+    let mut holds_syn = false;
+    for index in 0..slots.len().min(AHEAD) {
+        frames.prefetch(index);
+    }
+    for (index, slot) in slots.iter_mut().enumerate() {
+        frames.prefetch(index + AHEAD);
+        slot.received = frames.wire_len(index);
+        slot.parsed = packet::parse(frames.bytes(index), slot.received);
+        slot.verdict = Verdict::drop(Reason::NotVip, cx.port);
+        slot.class = Class::Decided;
+        match slot.parsed.kind {
+            Kind::Tcp | Kind::Udp => service(slot, frames.bytes(index), cx),
+            _ => other(slot, frames, index, cx),
+        }
+        holds_syn |= matches!(slot.class, Class::Syn(_));
+    }
+    holds_syn
+}
+
+/// A TCP or UDP packet: for a VIP, or not.
+#[inline]
+fn service(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) {
+    let Some(port) = cx.snapshot.port(cx.port) else {
+        return;
+    };
+    if !is_ours(port, frame) {
+        return slot.refuse(Reason::NotOurMac);
+    }
+    if !cx.snapshot.is_configured() {
+        return slot.refuse(Reason::NoConfig);
+    }
+    let flow = &slot.parsed.flow;
+    let Some(vip) = cx.snapshot.service(flow) else {
+        return leave_to_kernel(slot, port, Reason::NotVip);
+    };
+    slot.verdict.vip = Some(vip);
+    slot.hash = cx.tables.flow_hash(flow);
+    cx.tables.flows.prefetch(slot.hash);
+    slot.class = match slot.parsed.kind {
+        Kind::Udp => Class::Udp,
+        _ if opens(slot.parsed.tcp.flags) => Class::Syn(syn(slot, frame, cx)),
+        _ => Class::Tcp,
+    };
+}
+
+/// What a SYN opens, by its options. Asks for the token's line where it joins.
+#[inline(never)]
+fn syn(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) -> SynKind {
+    let options = options_of(&slot.parsed, frame);
+    count_malformed(&options, cx);
+    let Some((_, vip)) = slot.vip(cx) else {
+        return SynKind::Plain;
+    };
+    match (options.capable, options.join) {
+        (_, Some(Join::Syn { token, .. })) => {
+            cx.counters.add(Counter::JoinSyn, 1);
+            slot.verdict.token = Some(token);
+            if !vip.learn {
+                return SynKind::Plain;
+            }
+            cx.tables.tokens.prefetch(cx.tables.token_hash(token, vip.pool));
+            SynKind::Join(token)
+        }
+        (Some(Capable::Syn { version, .. }), _) => {
+            cx.counters.add(Counter::CapableSyn, 1);
+            if vip.learn { SynKind::Capable(version) } else { SynKind::Plain }
+        }
+        _ => SynKind::Plain,
+    }
+}
+
+/// Everything that is neither TCP nor UDP.
+#[inline(never)]
+fn other<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: &Context<'_>) {
+    let Some(port) = cx.snapshot.port(cx.port) else {
+        return;
+    };
+    let frame = frames.bytes(index);
+    if !is_ours(port, frame) && !is_group(frame) {
+        return slot.refuse(Reason::NotOurMac);
+    }
+    let reason = match slot.parsed.kind {
+        Kind::Arp | Kind::Icmp6 if !port.kernel_sees_frames => {
+            match local::answer_neighbour(&slot.parsed, frames, index, port) {
+                Ok(reason) => {
+                    slot.verdict.action = Action::Local;
+                    slot.verdict.reason = reason;
+                    return;
+                }
+                Err(reason) => reason,
+            }
+        }
+        Kind::Arp => Reason::ArpNotOurs,
+        Kind::Error(ParseError::OtherEthertype) => Reason::OtherEthertype,
+        // Damaged packets and fragments are drops on every port: they may be a VIP's.
+        Kind::Error(error) => return slot.refuse(drop_reason(error)),
+        _ => Reason::OtherProtocol,
+    };
+    leave_to_kernel(slot, port, reason);
+}
+
+/// Not ours to forward: the kernel's where it has the frame already, else a drop with its reason.
+fn leave_to_kernel(slot: &mut Slot, port: &Port, reason: Reason) {
+    slot.refuse(reason);
+    if port.kernel_sees_frames {
+        slot.verdict.action = Action::Punt;
+    }
+}
+
+/// Whether the destination MAC address is the port's, or the port takes any (`replay` without a port).
+#[inline]
+fn is_ours(port: &Port, frame: &[u8]) -> bool {
+    port.mac.is_none_or(|mac| frame.first_chunk() == Some(&mac))
+}
+
+/// Whether the destination MAC address is a group's: broadcast or multicast.
+fn is_group(frame: &[u8]) -> bool {
+    frame.first().is_some_and(|first| first & 1 == 1)
+}
+
+/// The options of a TCP packet, walked once.
+pub(super) fn options_of(parsed: &Parsed, frame: &[u8]) -> Options {
+    packet::options(parsed.tcp_options(frame), parsed.tcp.flags, has_payload(parsed))
+}
+
+/// Whether a TCP packet carries data.
+pub(super) fn has_payload(parsed: &Parsed) -> bool {
+    parsed.payload_len() > 0
+}
+
+/// Counts what the option walk could not accept. The packet goes on as plain TCP.
+pub(super) fn count_malformed(options: &Options, cx: &Context<'_>) {
+    let Some(malformed) = options.malformed else {
+        return;
+    };
+    let counter = match malformed {
+        Malformed::Option => Counter::OptionMalformed,
+        Malformed::MptcpLength => Counter::MptcpBadLength,
+        Malformed::MptcpFlags => Counter::MptcpBadFlags,
+        Malformed::CapableAndJoin => Counter::MptcpCapableAndJoin,
+    };
+    cx.counters.add(counter, 1);
+}
+
+/// A parse error's name among the reasons.
+const fn drop_reason(error: ParseError) -> Reason {
+    match error {
+        ParseError::Truncated => Reason::Truncated,
+        ParseError::OtherEthertype => Reason::OtherEthertype,
+        ParseError::BadIpv4 => Reason::BadIpv4,
+        ParseError::BadIpv6 => Reason::BadIpv6,
+        ParseError::BadTcp => Reason::BadTcp,
+        ParseError::BadUdp => Reason::BadUdp,
+        ParseError::TcpFragment => Reason::TcpFragment,
+        ParseError::OtherFragment => Reason::OtherFragment,
+    }
+}
+
+/// Whether a packet opens something: SYN alone among SYN, ACK, RST and FIN (RFC 8684 section 3.1). A SYN with
+/// FIN or RST opens nothing anywhere.
+#[inline]
+const fn opens(flags: Flags) -> bool {
+    flags.opens() && !flags.any(Flags::RST.with(Flags::FIN))
+}

@@ -1,0 +1,161 @@
+//! Stage 2: the decision about each packet, in packet order.
+//!
+//! Here is the path of the established flow, the one that must be short: find, check that its backend is known,
+//! and, once a tick, write that it was seen. Whatever else can happen has a function of its own.
+
+use ipc::counter::Counter;
+use ipc::id::BackendId;
+use ipc::reason::Reason;
+use packet::{Flow, Token};
+
+use super::{Class, Context, Slot, syn, unsettled};
+use crate::flow_entry::{FlowEntry, FlowState};
+use crate::flow_table::{Found, Inserted};
+use crate::frames::Frames;
+use crate::verdict::Action;
+
+/// Decides a whole burst.
+pub(super) fn burst<F: Frames>(slots: &mut [Slot], frames: &mut F, cx: &Context<'_>) {
+    for (index, slot) in slots.iter_mut().enumerate() {
+        match slot.class {
+            Class::Decided => {}
+            Class::Tcp => tcp(slot, frames.bytes(index), cx),
+            Class::Syn(kind) => syn::decide(slot, kind, frames, index, cx),
+            Class::Udp => udp(slot, cx),
+        }
+    }
+}
+
+/// A TCP packet that opens nothing.
+#[inline]
+fn tcp(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) {
+    let Some(found) = known(slot.hash, cx) else {
+        return adopt(slot, cx);
+    };
+    let flags = slot.parsed.tcp.flags;
+    if !found.entry.state.is_settled() || flags.fin() || flags.rst() {
+        return unsettled::decide(slot, &found, frame, cx);
+    }
+    seen(&found, cx);
+    slot.forward(Reason::Flow, found.entry.backend);
+}
+
+/// The flow's entry, if it has one, its backend is still known and its idle time has not passed. What is stale
+/// counts as absent whether or not the sweep came by yet, so that verdicts do not depend on the sweep's place.
+#[inline]
+pub(super) fn known(hash: u64, cx: &Context<'_>) -> Option<Found> {
+    cx.tables.flows.find(hash).filter(|found| !is_stale(&found.entry, cx))
+}
+
+/// Whether an entry counts as absent: its backend is gone or its idle time has passed.
+#[inline]
+fn is_stale(entry: &FlowEntry, cx: &Context<'_>) -> bool {
+    cx.snapshot.backend(entry.backend).is_none()
+        || (entry.tick != cx.now && cx.tables.idle.is_expired(entry, cx.now))
+}
+
+/// Writes that a settled flow was seen, at most once a tick, and with it that its token lives.
+#[inline]
+fn seen(found: &Found, cx: &Context<'_>) {
+    if found.entry.tick != cx.now {
+        refresh(found, cx);
+    }
+}
+
+/// The once-a-tick part of [`seen`].
+///
+/// A learned flow waits two ticks: when it is written then, its connection has outlived at least one whole tick
+/// with DSS traffic, and its token rises to rank seen.
+#[inline(never)]
+fn refresh(found: &Found, cx: &Context<'_>) {
+    let entry = found.entry;
+    let outlived = cx.now.age_of(entry.tick) >= 2;
+    if entry.state == FlowState::Mptcp && !outlived {
+        return;
+    }
+    // A lost race means another worker wrote the same entry now: it was seen either way.
+    let _ = cx.tables.flows.update(found, FlowEntry { tick: cx.now, ..entry });
+    if entry.state.has_token() {
+        touch(Token(entry.aux), entry.backend, entry.state == FlowState::Mptcp, cx);
+    }
+}
+
+/// Refreshes a token's entry; `promote` raises it to rank seen.
+pub(super) fn touch(token: Token, backend: BackendId, promote: bool, cx: &Context<'_>) {
+    let Some(known) = cx.snapshot.backend(backend) else {
+        return;
+    };
+    let hash = cx.tables.token_hash(token, known.pool);
+    if cx.tables.tokens.touch(hash, token, backend, cx.now, promote) {
+        cx.counters.add(Counter::TokenSeen, 1);
+    }
+}
+
+/// A TCP packet of no known flow: Maglev decides, and its entry goes first when room is needed.
+#[inline(never)]
+fn adopt(slot: &mut Slot, cx: &Context<'_>) {
+    open(slot, FlowState::Adopted, 0, None, cx);
+    if slot.verdict.action == Action::Forward {
+        cx.counters.add(Counter::Adopted, 1);
+    }
+}
+
+/// A UDP packet.
+#[inline(never)]
+fn udp(slot: &mut Slot, cx: &Context<'_>) {
+    match known(slot.hash, cx) {
+        Some(found) => {
+            seen(&found, cx);
+            slot.forward(Reason::Flow, found.entry.backend);
+        }
+        None => open(slot, FlowState::Udp, 0, None, cx),
+    }
+}
+
+/// The backend Maglev gives a flow in its VIP's pool. Stateless: appliances with one seed agree on it.
+pub(super) fn maglev(slot: &Slot, flow: &Flow, cx: &Context<'_>) -> Option<BackendId> {
+    let (_, vip) = slot.vip(cx)?;
+    cx.snapshot.choose(vip.pool, cx.snapshot.public_key().flow(flow))
+}
+
+/// Opens a flow on the backend Maglev chooses, over the entry that gives way to it, if one does.
+pub(super) fn open(slot: &mut Slot, state: FlowState, isn: u32, over: Option<&Found>, cx: &Context<'_>) {
+    match maglev(slot, &slot.parsed.flow, cx) {
+        Some(backend) => {
+            let entry = FlowEntry::opened(state, cx.now, backend, isn, isn);
+            place(slot, entry, Reason::Hash, over, cx);
+        }
+        None => slot.refuse(Reason::NoBackend),
+    }
+}
+
+/// Makes the flow's entry, over the one that gives way or is stale where there is one, and forwards.
+///
+/// Where another worker made it first, its backend holds: a live entry other than the one that was judged is
+/// never written over. Where the table is full the packet goes on without an entry, counted.
+pub(super) fn place(
+    slot: &mut Slot,
+    entry: FlowEntry,
+    reason: Reason,
+    over: Option<&Found>,
+    cx: &Context<'_>,
+) {
+    let flows = &cx.tables.flows;
+    let stale = || flows.find(slot.hash).filter(|found| is_stale(&found.entry, cx));
+    if over.copied().or_else(stale).is_some_and(|old| flows.update(&old, entry)) {
+        cx.counters.add(Counter::FlowInserted, 1);
+        return slot.forward(reason, entry.backend);
+    }
+    let backend = match flows.insert(slot.hash, entry, cx.now, &cx.tables.idle) {
+        Inserted::New(_) => {
+            cx.counters.add(Counter::FlowInserted, 1);
+            entry.backend
+        }
+        Inserted::Existing(found) => return slot.forward(Reason::Flow, found.entry.backend),
+        Inserted::Full => {
+            cx.counters.add(Counter::FlowTableFull, 1);
+            entry.backend
+        }
+    };
+    slot.forward(reason, backend);
+}

@@ -1,0 +1,140 @@
+//! The packet path: bytes of a burst in, a verdict for each packet and rewritten frames out.
+//!
+//! Four stages over the whole burst, in this order:
+//! 1. `classify`: parse, find the VIP, hash, prefetch the table lines (no look-up yet);
+//! 2. `decide`: look-ups, inserts and learning, *in packet order*, because a SYN, its third ACK and a join may
+//!    share a burst. What is rare (`syn`, `unsettled`) lives in functions of its own that are not inlined;
+//! 3. `rewrite`: Ethernet addresses, tunnel headers;
+//! 4. counting.
+//!
+//! Invariants: no allocation, lock, log, system call, panic or unbounded loop; verdicts do not depend on how
+//! packets are cut into bursts; TCP bytes leave unchanged. The decisions are those of the table in
+//! docs/packet-path.md; the learning rules are RFC 8684 sections 3.1 and 3.2 as a balancer sees them that
+//! watches the client's packets only.
+
+mod classify;
+mod count;
+mod decide;
+mod local;
+mod rewrite;
+mod syn;
+mod unsettled;
+
+use ipc::counters::WorkerCounters;
+use ipc::id::{BackendId, PortId, VipId};
+use ipc::limits::BURST;
+use ipc::reason::Reason;
+use packet::{Parsed, Token, Version};
+
+use crate::frames::Frames;
+use crate::snapshot::Snapshot;
+use crate::tables::Tables;
+use crate::tick::Tick;
+use crate::verdict::{Action, Verdict};
+
+/// What a burst is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// VIPs, pools, backends and ports.
+    pub snapshot: &'a Snapshot,
+    /// Flows and tokens.
+    pub tables: &'a Tables,
+    /// Where the worker counts.
+    pub counters: &'a WorkerCounters,
+    /// The time.
+    pub now: Tick,
+    /// The port the burst came from.
+    pub port: PortId,
+}
+
+/// What a packet is, once classified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// The verdict stands already: dropped, punted or answered.
+    Decided,
+    /// A SYN to a VIP.
+    Syn(SynKind),
+    /// Any other TCP packet to a VIP.
+    Tcp,
+    /// A UDP packet to a VIP.
+    Udp,
+}
+
+/// What a SYN opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SynKind {
+    /// A connection without MPTCP, or whose MPTCP options contradict each other.
+    Plain,
+    /// An MPTCP connection.
+    Capable(Version),
+    /// A further subflow of the connection with this token.
+    Join(Token),
+}
+
+/// One packet's place in the scratch memory.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    parsed: Parsed,
+    hash: u64,
+    class: Class,
+    verdict: Verdict,
+    /// Bytes received: what leaves may be longer.
+    received: usize,
+}
+
+/// One worker's pipeline: scratch memory for a burst. Kept for life, so that nothing is initialised per burst.
+#[derive(Debug)]
+pub struct Pipeline {
+    slots: [Slot; BURST],
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        let slot = Slot {
+            parsed: packet::parse(&[], 0),
+            hash: 0,
+            class: Class::Decided,
+            verdict: Verdict::drop(Reason::NoConfig, PortId(0)),
+            received: 0,
+        };
+        Self { slots: [slot; BURST] }
+    }
+}
+
+impl Pipeline {
+    /// Judges a burst and rewrites the frames that leave. Frames past [`BURST`] get no verdict: the caller
+    /// never offers more.
+    pub fn process<F: Frames>(&mut self, frames: &mut F, cx: &Context<'_>) -> impl Iterator<Item = &Verdict> {
+        let count = frames.len().min(BURST);
+        let slots = self.slots.get_mut(..count).unwrap_or_default();
+        if classify::burst(slots, frames, cx) {
+            syn::prefetch(slots, cx);
+        }
+        decide::burst(slots, frames, cx);
+        rewrite::burst(slots, frames, cx);
+        count::burst(slots, frames, cx);
+        self.slots.iter().take(count).map(|slot| &slot.verdict)
+    }
+}
+
+impl Slot {
+    /// To a backend.
+    fn forward(&mut self, reason: Reason, backend: BackendId) {
+        self.verdict.action = Action::Forward;
+        self.verdict.reason = reason;
+        self.verdict.backend = Some(backend);
+    }
+
+    /// Dropped.
+    fn refuse(&mut self, reason: Reason) {
+        self.verdict.action = Action::Drop;
+        self.verdict.reason = reason;
+        self.verdict.backend = None;
+    }
+
+    /// The VIP it is addressed to; set for every class but [`Class::Decided`].
+    fn vip<'a>(&self, cx: &Context<'a>) -> Option<(VipId, &'a crate::snapshot::Vip)> {
+        let id = self.verdict.vip?;
+        Some((id, cx.snapshot.vip(id)?))
+    }
+}

@@ -1,0 +1,139 @@
+//! SYNs: what opens a connection or a further subflow (docs/packet-path.md, "SYN"; RFC 8684 section 3.2).
+//!
+//! The rules for a 5-tuple that is known already keep two things apart. The same initial sequence number is a
+//! retransmission: same backend, nothing new. Another one on a live, fresh entry is left to the server's
+//! challenge ACK (RFC 5961 section 4): to its backend unchanged, nothing learned, so that a forged SYN moves
+//! nobody's connection. Only an entry that is closing, idle, adopted or whose backend is gone gives way.
+
+use ipc::counter::Counter;
+use ipc::message::UnknownToken;
+use ipc::reason::Reason;
+use packet::{Token, Version};
+
+use super::{Class, Context, Slot, SynKind, decide, local};
+use crate::flow_entry::{FlowEntry, FlowState};
+use crate::flow_table::Found;
+use crate::frames::Frames;
+use crate::snapshot::Vip;
+use crate::token_table::TokenLookup;
+use crate::verdict::Action;
+
+/// A live entry not seen for this many ticks no longer protects its 5-tuple from a new SYN: about a minute,
+/// the time a server keeps a closed connection (TIME_WAIT).
+const FRESH_TICKS: u16 = 4;
+
+/// Asks for the lines a SYN will need besides its first: its flow is mostly new and a flood's token unknown, so
+/// the first line rarely answers.
+#[inline(never)]
+pub(super) fn prefetch(slots: &[Slot], cx: &Context<'_>) {
+    for slot in slots {
+        let Class::Syn(kind) = slot.class else { continue };
+        cx.tables.flows.prefetch_rest(slot.hash);
+        if let (SynKind::Join(token), Some((_, vip))) = (kind, slot.vip(cx)) {
+            cx.tables.tokens.prefetch_rest(cx.tables.token_hash(token, vip.pool), token);
+        }
+    }
+}
+
+/// Decides a SYN.
+#[inline(never)]
+pub(super) fn decide<F: Frames>(
+    slot: &mut Slot,
+    kind: SynKind,
+    frames: &mut F,
+    index: usize,
+    cx: &Context<'_>,
+) {
+    let known = decide::known(slot.hash, cx);
+    if let Some(found) = &known {
+        let entry = found.entry;
+        let isn = slot.parsed.tcp.seq;
+        if entry.is_opened_by(isn) && !contradicts(&entry, kind) {
+            cx.counters.add(Counter::SynRetransmitted, 1);
+            if entry.state.is_half_open() && entry.tick != cx.now {
+                // Still being opened: a handshake may take longer than a half-open entry lives unseen.
+                let _ = cx.tables.flows.update(found, FlowEntry { tick: cx.now, ..entry });
+            }
+            return slot.forward(reason_again(&entry, kind), entry.backend);
+        }
+        let gives_way = entry.state.is_closing() || entry.state == FlowState::Adopted;
+        if !gives_way && cx.now.age_of(entry.tick) < FRESH_TICKS {
+            cx.counters.add(Counter::SynOnLiveFlow, 1);
+            return slot.forward(Reason::Flow, entry.backend);
+        }
+    }
+    let isn = slot.parsed.tcp.seq;
+    let over = known.as_ref();
+    match kind {
+        SynKind::Plain => decide::open(slot, FlowState::SynPlain, isn, over, cx),
+        SynKind::Capable(Version::V0) => decide::open(slot, FlowState::SynCapableV0, isn, over, cx),
+        SynKind::Capable(Version::V1) => decide::open(slot, FlowState::SynCapableV1, isn, over, cx),
+        SynKind::Join(token) => join(slot, token, over, frames, index, cx),
+    }
+}
+
+/// Whether a join names another token than the entry holds. Such an entry keeps only half of its ISN, so an equal
+/// one may be chance: it is no retransmission.
+fn contradicts(entry: &FlowEntry, kind: SynKind) -> bool {
+    matches!(kind, SynKind::Join(token) if entry.state.has_token() && entry.aux != token.0)
+}
+
+/// Why a retransmitted SYN goes where it goes: a join still follows its token.
+fn reason_again(entry: &FlowEntry, kind: SynKind) -> Reason {
+    match kind {
+        SynKind::Join(token) if entry.joins() && entry.aux == token.0 => Reason::Token,
+        _ => Reason::Flow,
+    }
+}
+
+/// A SYN with MP_JOIN and a new 5-tuple: to the owner of its token.
+fn join<F: Frames>(
+    slot: &mut Slot,
+    token: Token,
+    over: Option<&Found>,
+    frames: &mut F,
+    index: usize,
+    cx: &Context<'_>,
+) {
+    let Some((_, vip)) = slot.vip(cx) else {
+        return slot.refuse(Reason::NotVip);
+    };
+    let hash = cx.tables.token_hash(token, vip.pool);
+    let belongs = |backend| cx.snapshot.backend(backend).is_some_and(|known| known.pool == vip.pool);
+    match cx.tables.tokens.find(hash, token, belongs) {
+        TokenLookup::Owner { backend, .. } => {
+            let isn = slot.parsed.tcp.seq;
+            let entry = FlowEntry::opened(FlowState::SynJoin, cx.now, backend, isn, token.0);
+            decide::place(slot, entry, Reason::Token, over, cx);
+        }
+        TokenLookup::Ambiguous => orphan(slot, vip, Reason::AmbiguousToken, over, frames, index, cx),
+        TokenLookup::Unknown => orphan(slot, vip, Reason::UnknownToken, over, frames, index, cx),
+    }
+}
+
+/// A join without an owner, by the VIP's policy. Dropping is the default: TCP sends the SYN again after about a
+/// second, and by then the token may be known, while a wrong server would answer RST for good.
+fn orphan<F: Frames>(
+    slot: &mut Slot,
+    vip: &Vip,
+    reason: Reason,
+    over: Option<&Found>,
+    frames: &mut F,
+    index: usize,
+    cx: &Context<'_>,
+) {
+    match vip.unknown_token {
+        UnknownToken::Drop => slot.refuse(reason),
+        UnknownToken::Hash => {
+            cx.counters.add(Counter::JoinHashed, 1);
+            decide::open(slot, FlowState::SynPlain, slot.parsed.tcp.seq, over, cx);
+        }
+        UnknownToken::Reset => {
+            slot.refuse(reason);
+            if local::answer_reset(&slot.parsed, frames, index, cx) {
+                slot.verdict.action = Action::Local;
+                slot.verdict.reason = Reason::TokenReset;
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Packets of known flows whose options matter: handshakes that are not over, FIN and RST.
+//!
+//! The learning rules (RFC 8684 section 3.1 as seen from the client's side only; the server never checks the key
+//! its client echoes, so what is learned here is a claim):
+//! 1. only on a flow that a MP_CAPABLE SYN opened, at its ISN+1 (up to [`TFO`] bytes further, for data in the
+//!    SYN), with the exact length and flags of the SYN's version;
+//! 2. one key a flow: the first claim wins, repeats change nothing;
+//! 3. ranks: see [`crate::token_table`].
+//!
+//! FIN and RST demote a flow, they never remove a token: anybody can forge them.
+
+use ipc::counter::Counter;
+use ipc::reason::Reason;
+use packet::{Capable, Join, Key, Options, Token, Version};
+
+use super::{Context, Slot, classify, decide};
+use crate::flow_entry::{FlowEntry, FlowState};
+use crate::flow_table::Found;
+use crate::token_table::Learn;
+
+/// Most data a SYN may have carried (TCP Fast Open, RFC 7413: one segment).
+const TFO: u32 = 1460;
+
+/// Decides a packet of a known flow that is not settled, or that ends it.
+#[inline(never)]
+pub(super) fn decide(slot: &mut Slot, found: &Found, frame: &[u8], cx: &Context<'_>) {
+    let options = classify::options_of(&slot.parsed, frame);
+    classify::count_malformed(&options, cx);
+    let flags = slot.parsed.tcp.flags;
+    let entry = found.entry;
+
+    let mut next = if flags.rst() || flags.fin() {
+        close(&entry, &options, cx)
+    } else {
+        advance(slot, &entry, &options, cx)
+    };
+    next.tick = cx.now;
+    if next != entry {
+        // Where another worker changed the entry meanwhile, its change stands: the next packet sees it.
+        let _ = cx.tables.flows.update(found, next);
+    }
+    slot.forward(Reason::Flow, entry.backend);
+}
+
+/// The entry after FIN or RST.
+fn close(entry: &FlowEntry, options: &Options, cx: &Context<'_>) -> FlowEntry {
+    let state = match (entry.state, entry.state.has_token() || entry.joins()) {
+        (FlowState::ClosingToken, _) | (_, true) => FlowState::ClosingToken,
+        _ => FlowState::ClosingPlain,
+    };
+    if state == FlowState::ClosingToken
+        && ends_connection(entry, options)
+        && let Some(backend) = cx.snapshot.backend(entry.backend)
+    {
+        let hash = cx.tables.token_hash(Token(entry.aux), backend.pool);
+        if cx.tables.tokens.close(hash, Token(entry.aux), entry.backend, cx.now) {
+            cx.counters.add(Counter::TokenClosing, 1);
+        }
+    }
+    FlowEntry { state, ..*entry }
+}
+
+/// Whether the options end the whole connection: DATA_FIN, or FASTCLOSE with the key the token came from
+/// (RFC 8684 sections 3.3.3 and 3.5).
+///
+/// DATA_FIN counts on the connection's first subflow only. A join is not verified here (its HMAC is the
+/// backend's to check), and who guessed a token must not be able to shorten its life.
+fn ends_connection(entry: &FlowEntry, options: &Options) -> bool {
+    let token = Token(entry.aux);
+    let matches = |key: &Key| [Version::V1, Version::V0].iter().any(|v| Token::from_key(*v, key) == token);
+    let is_first = matches!(entry.state, FlowState::Learned | FlowState::Mptcp);
+    is_first && options.dss.is_some_and(|dss| dss.data_fin) || options.fastclose.as_ref().is_some_and(matches)
+}
+
+/// The entry after any other packet.
+fn advance(slot: &mut Slot, entry: &FlowEntry, options: &Options, cx: &Context<'_>) -> FlowEntry {
+    let state = match entry.state {
+        FlowState::SynPlain => FlowState::Plain,
+        FlowState::SynCapableV0 => return await_key(slot, entry, Version::V0, options, cx),
+        FlowState::SynCapableV1 => return await_key(slot, entry, Version::V1, options, cx),
+        FlowState::SynJoin if matches!(options.join, Some(Join::Ack { .. })) => {
+            cx.counters.add(Counter::JoinEstablished, 1);
+            FlowState::Joined
+        }
+        FlowState::Learned => confirm(slot, entry, options, cx),
+        FlowState::ClosingToken => {
+            // Anybody can forge a FIN or RST. A packet that comes after it shows that the subflow lives.
+            if entry.tick != cx.now {
+                decide::touch(Token(entry.aux), entry.backend, false, cx);
+            }
+            FlowState::ClosingToken
+        }
+        same => same,
+    };
+    FlowEntry { state, ..*entry }
+}
+
+/// A flow that a MP_CAPABLE SYN opened and that has taught no key yet.
+fn await_key(
+    slot: &mut Slot,
+    entry: &FlowEntry,
+    version: Version,
+    options: &Options,
+    cx: &Context<'_>,
+) -> FlowEntry {
+    let Some(Capable::Ack { version: said, receiver, .. }) = &options.capable else {
+        // Data without any MPTCP option: the connection fell back to plain TCP (RFC 8684 section 3.7). A DSS says
+        // that the key was lost on the way here and may come again, and a bare ACK says nothing: anybody can
+        // forge one, and SACK blocks may have taken the option's room.
+        let fell_back = !options.mptcp && options.malformed.is_none() && classify::has_payload(&slot.parsed);
+        let state = if fell_back { FlowState::Plain } else { entry.state };
+        return FlowEntry { state, ..*entry };
+    };
+    let token = Token::from_key(*said, receiver);
+    slot.verdict.token = Some(token);
+    let isn = entry.aux;
+    let in_place = slot.parsed.tcp.seq.wrapping_sub(isn.wrapping_add(1)) <= TFO;
+    if *said != version || !in_place {
+        cx.counters.add(Counter::KeyRefused, 1);
+        return *entry;
+    }
+    learn(slot, entry, token, cx)
+}
+
+/// Enters a claimed token.
+fn learn(slot: &mut Slot, entry: &FlowEntry, token: Token, cx: &Context<'_>) -> FlowEntry {
+    let Some(pool) = cx.snapshot.backend(entry.backend).map(|known| known.pool) else {
+        return *entry;
+    };
+    let belongs = |backend| cx.snapshot.backend(backend).is_some_and(|known| known.pool == pool);
+    let hash = cx.tables.token_hash(token, pool);
+    let outcome = cx.tables.tokens.learn(hash, token, entry.backend, cx.now, belongs);
+    let (counter, state) = match outcome {
+        Learn::New => {
+            slot.verdict.learned = true;
+            (Counter::TokenLearned, FlowState::Learned)
+        }
+        Learn::Repeated => (Counter::KeyRepeated, FlowState::Learned),
+        Learn::Ambiguous => (Counter::TokenAmbiguous, FlowState::Learned),
+        // The token is another connection's: this flow's joins cannot be told from that one's.
+        Learn::Conflict => (Counter::TokenConflict, FlowState::Plain),
+        // Still awaited: the key comes again with the first data, and by then there may be room.
+        Learn::Full => (Counter::TokenTableFull, entry.state),
+    };
+    cx.counters.add(counter, 1);
+    let aux = if state == FlowState::Learned { token.0 } else { entry.aux };
+    FlowEntry { state, aux, ..*entry }
+}
+
+/// A flow that taught its key: confirmed by DSS traffic, fallen back by data without.
+fn confirm(slot: &mut Slot, entry: &FlowEntry, options: &Options, cx: &Context<'_>) -> FlowState {
+    if let Some(Capable::Ack { version, receiver, .. }) = &options.capable {
+        let token = Token::from_key(*version, receiver);
+        slot.verdict.token = Some(token);
+        let same = token.0 == entry.aux;
+        cx.counters.add(if same { Counter::KeyRepeated } else { Counter::KeyConflict }, 1);
+        if same {
+            decide::touch(token, entry.backend, false, cx);
+        }
+        return FlowState::Learned;
+    }
+    if options.dss.is_some() {
+        return FlowState::Mptcp;
+    }
+    let fell_back = !options.mptcp && options.malformed.is_none() && classify::has_payload(&slot.parsed);
+    if fell_back { FlowState::Plain } else { FlowState::Learned }
+}

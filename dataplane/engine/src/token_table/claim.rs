@@ -1,0 +1,188 @@
+//! Claims to a token among their rivals: what a newcomer finds, and how marks are kept right.
+//!
+//! The rules and the argument are in the header of [`crate::token_table`]; `tests/loom_token_table.rs` checks
+//! them.
+
+use ipc::id::BackendId;
+use ipc::sync::{Ordering, fence};
+use packet::Token;
+
+use super::{ATTEMPTS, Learn, SLOTS, TOKEN_IDLE, TokenTable};
+use crate::tick::Tick;
+use crate::token_entry::{Rank, TokenEntry};
+
+/// A claim, where it was found, and the word it was found as.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    pub(super) place: usize,
+    pub(super) word: u64,
+    pub(super) entry: TokenEntry,
+}
+
+/// Whose claim is meant, and among whom: what all changes carry along.
+pub(super) struct Claim<'a, F> {
+    pub(super) hash: u64,
+    pub(super) token: Token,
+    pub(super) backend: BackendId,
+    pub(super) now: Tick,
+    pub(super) belongs: &'a F,
+}
+
+/// What a survey of the claims found.
+#[derive(Default)]
+pub(super) struct Survey {
+    pub(super) own: Option<Held>,
+    /// A claim of the same token and pool that expired: its slot is the first to be taken.
+    pub(super) expired: Option<Held>,
+    pub(super) rivals: usize,
+    pub(super) established_rival: bool,
+}
+
+impl<F> Claim<'_, F> {
+    /// The claim's word when it is entered.
+    pub(super) fn word(&self, ambiguous: bool) -> u64 {
+        TokenEntry {
+            token: self.token,
+            backend: self.backend,
+            tick: self.now,
+            rank: Rank::Provisional,
+            ambiguous,
+            closing: false,
+        }
+        .word()
+    }
+}
+
+impl TokenTable {
+    /// The claim itself, if it is there.
+    pub(super) fn own<F>(&self, claim: &Claim<'_, F>) -> Option<Held> {
+        self.all_held(claim.hash, claim.token).find(|held| held.entry.backend == claim.backend)
+    }
+
+    /// What a newcomer must know of the claims there are. Leaves at most one expired one.
+    pub(super) fn survey<F: Fn(BackendId) -> bool>(&self, claim: &Claim<'_, F>) -> Survey {
+        let mut survey = Survey::default();
+        for held in self.all_held(claim.hash, claim.token) {
+            let is_own = held.entry.backend == claim.backend;
+            if !is_own && !(claim.belongs)(held.entry.backend) {
+                continue;
+            }
+            if held.entry.is_expired(claim.now, TOKEN_IDLE) {
+                // More than one: the others go now, or a look-up could take one of them for the owner.
+                if let Some(other) = survey.expired.replace(held) {
+                    self.exchange(other.place, other.word, 0);
+                }
+            } else if is_own {
+                survey.own = survey.own.or(Some(held));
+            } else {
+                survey.rivals += 1;
+                survey.established_rival |= held.entry.is_established();
+            }
+        }
+        survey
+    }
+
+    /// The slot a new claim takes, and what it holds now: an expired claim of the same token, else the first
+    /// that is empty or expired.
+    pub(super) fn free_slot<F>(&self, claim: &Claim<'_, F>, survey: &Survey) -> Option<(usize, u64)> {
+        if let Some(held) = survey.expired {
+            return Some((held.place, held.word));
+        }
+        let is_expired =
+            |word| TokenEntry::from_word(word).is_none_or(|entry| entry.is_expired(claim.now, TOKEN_IDLE));
+        for number in self.places.candidates(claim.hash, true) {
+            let Some(line) = self.places.line(number) else {
+                continue;
+            };
+            // Relaxed: the compare-exchange decides.
+            let words = || line.0.iter().map(|word| word.load(Ordering::Relaxed)).enumerate();
+            let free =
+                words().find(|(_, word)| *word == 0).or_else(|| words().find(|(_, word)| is_expired(*word)));
+            if let Some((slot, word)) = free {
+                return Some((number * SLOTS + slot, word));
+            }
+        }
+        None
+    }
+
+    /// After a new claim was entered at `place`: settles it with claims that came at the same time.
+    pub(super) fn settle_new<F: Fn(BackendId) -> bool>(&self, claim: &Claim<'_, F>, place: usize) -> Learn {
+        fence(Ordering::SeqCst);
+        // Of two claims for one backend the first in the order of search stays.
+        let mut twins =
+            self.all_held(claim.hash, claim.token).filter(|held| held.entry.backend == claim.backend);
+        if let Some(first) = twins.next() {
+            twins.for_each(|twin| self.withdraw(claim, twin.place));
+            if first.place != place {
+                return Learn::Repeated;
+            }
+        }
+        if self.survey(claim).established_rival {
+            self.withdraw(claim, place);
+            return Learn::Conflict;
+        }
+        if self.mark_rivals(claim, place) { Learn::Ambiguous } else { Learn::New }
+    }
+
+    /// After a claim was raised, or may be alone again: clears its bit if nothing contests it.
+    pub(super) fn settle_own<F: Fn(BackendId) -> bool>(&self, claim: &Claim<'_, F>, place: usize) {
+        if self.mark_rivals(claim, place) {
+            return;
+        }
+        let Some(own) = self.own(claim).filter(|own| own.place == place && own.entry.ambiguous) else {
+            return;
+        };
+        let clear = TokenEntry { ambiguous: false, ..own.entry };
+        if self.exchange(place, own.word, clear.word()) {
+            // A rival may have come between the look and the clearing.
+            self.mark_rivals(claim, place);
+        }
+    }
+
+    /// Marks what this claim makes ambiguous: rivals of its rank or lower, and itself if there is a rival of
+    /// its rank or higher, which is the answer.
+    fn mark_rivals<F: Fn(BackendId) -> bool>(&self, claim: &Claim<'_, F>, place: usize) -> bool {
+        // Pairs with the same fence of whoever adds, raises or unmarks a rival: one of the two sees the
+        // other's word.
+        fence(Ordering::SeqCst);
+        let Some(own) = self.own(claim) else { return false };
+        let mut contested = false;
+        for rival in self.all_held(claim.hash, claim.token) {
+            let is_rival = rival.entry.backend != claim.backend
+                && (claim.belongs)(rival.entry.backend)
+                && !rival.entry.is_expired(claim.now, TOKEN_IDLE);
+            if is_rival && rival.entry.rank <= own.entry.rank {
+                self.mark(claim.token, rival.entry.backend, rival.place);
+            }
+            contested |= is_rival && rival.entry.rank >= own.entry.rank;
+        }
+        if contested {
+            self.mark(claim.token, claim.backend, place);
+        }
+        contested
+    }
+
+    /// Sets the ambiguous bit of a claim as long as it is at `place`.
+    fn mark(&self, token: Token, backend: BackendId, place: usize) {
+        self.change(token, backend, place, |entry| TokenEntry { ambiguous: true, ..entry }.word());
+    }
+
+    /// Takes a claim back as long as it is at `place`.
+    fn withdraw<F>(&self, claim: &Claim<'_, F>, place: usize) {
+        self.change(claim.token, claim.backend, place, |_| 0);
+    }
+
+    /// Changes a claim that may be touched by others meanwhile.
+    fn change(&self, token: Token, backend: BackendId, place: usize, to: impl Fn(TokenEntry) -> u64) {
+        for _ in 0..ATTEMPTS {
+            let Some(word) = self.word(place).map(|word| word.load(Ordering::Acquire)) else {
+                return;
+            };
+            let entry = TokenEntry::from_word(word).filter(|e| e.token == token && e.backend == backend);
+            let Some(entry) = entry else { return };
+            if to(entry) == word || self.exchange(place, word, to(entry)) {
+                return;
+            }
+        }
+    }
+}
