@@ -1,0 +1,81 @@
+//! Checks of one backend that joins a valid configuration at run time: the rules the file's backends obey.
+
+use std::net::IpAddr;
+
+use ipc::message::{Forward, Name};
+
+use crate::model::{Backend, Config};
+use crate::schema::{Kind, backend as key};
+
+impl Config {
+    /// Whether `backend` may join `pool`. The error is one sentence that says what to do.
+    pub fn check_backend(&self, pool: &Name, backend: &Backend) -> Result<(), String> {
+        let Some(pool) = self.pools.iter().find(|other| other.name == *pool) else {
+            return Err(format!("there is no pool `{pool}`; see `weftctl backend list`"));
+        };
+        let addresses: Vec<IpAddr> = backend.addresses().collect();
+        if addresses.is_empty() {
+            return Err("the backend has no address; give one of each family it has".to_owned());
+        }
+        check_weight(backend.weight)?;
+        for other in &pool.backends {
+            if other.name == backend.name {
+                return Err(format!(
+                    "pool `{}` has a backend `{}` already; remove it first",
+                    pool.name, other.name
+                ));
+            }
+            if let Some(address) = other.addresses().find(|address| addresses.contains(address)) {
+                return Err(format!(
+                    "address {address} is that of backend `{}` already; give each its own",
+                    other.name
+                ));
+            }
+        }
+        self.check_backend_addresses(&addresses)?;
+        for vip in self.vips.iter().filter(|vip| vip.pool == pool.name) {
+            let lacks = |v4: bool| {
+                vip.addresses.iter().any(|address| address.is_ipv4() == v4)
+                    && !addresses.iter().any(|address| address.is_ipv4() == v4)
+            };
+            let shares = vip.addresses.iter().any(|a| addresses.iter().any(|b| a.is_ipv4() == b.is_ipv4()));
+            if vip.forward == Forward::Ipip && (lacks(true) || lacks(false)) {
+                let family = if lacks(true) { "IPv4" } else { "IPv6" };
+                return Err(format!(
+                    "VIP `{}` forwards by ipip and has an {family} address; give the backend one, too",
+                    vip.name
+                ));
+            }
+            if !shares {
+                return Err(format!("the backend has no address of a family of VIP `{}`; add one", vip.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_backend_addresses(&self, addresses: &[IpAddr]) -> Result<(), String> {
+        for address in addresses {
+            if let Some(vip) = self.vips.iter().find(|vip| vip.addresses.contains(address)) {
+                return Err(format!(
+                    "address {address} is VIP `{}`'s; give the backend's own address",
+                    vip.name
+                ));
+            }
+            let mut own = self.dataplane.ports.iter().flat_map(|port| &port.address);
+            if own.any(|prefix| prefix.address == *address) {
+                return Err(format!("address {address} is a port's own; give the backend's own address"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a weight is in the schema's range.
+pub fn check_weight(weight: u32) -> Result<(), String> {
+    match key::WEIGHT.kind {
+        Kind::Integer { min, max } if !(min..=max).contains(&u64::from(weight)) => {
+            Err(format!("{weight} is out of range for a weight; it goes from {min} to {max}"))
+        }
+        _ => Ok(()),
+    }
+}

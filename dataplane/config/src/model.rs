@@ -1,0 +1,171 @@
+//! What a valid configuration says. Values of these types have passed every check of this crate.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use ipc::message::{Forward, Name, Protocol, UnknownToken};
+
+/// weft.toml.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[dataplane]`.
+    pub dataplane: Dataplane,
+    /// Every `[[pool]]`, then the pools of VIPs with backends of their own.
+    pub pools: Vec<Pool>,
+    /// Every `[[vip]]`.
+    pub vips: Vec<Vip>,
+}
+
+/// `[dataplane]`: read once by weft-dataplane, at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataplane {
+    /// The lcores that poll, at least one, no two alike.
+    pub workers: Vec<u32>,
+    /// Entries the flow table is made for.
+    pub flows: usize,
+    /// Entries the token table is made for.
+    pub tokens: usize,
+    /// Segment, tables, locks, sockets. Absolute.
+    pub runtime_dir: PathBuf,
+    /// Whether to ask for huge pages.
+    pub huge_pages: HugePages,
+    /// Packet buffers, in MiB.
+    pub memory_mb: u32,
+    /// DPDK's file prefix.
+    pub file_prefix: String,
+    /// Seed of the public hash.
+    pub maglev_seed: u64,
+    /// Outer IPv4 source of tunnels, if not the port's.
+    pub tunnel_source4: Option<Ipv4Addr>,
+    /// Outer IPv6 source of tunnels, if not the port's.
+    pub tunnel_source6: Option<Ipv6Addr>,
+    /// `[[dataplane.port]]`. May be empty: `replay` needs none.
+    pub ports: Vec<Port>,
+}
+
+/// Whether to ask for huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HugePages {
+    /// Where there are any.
+    Auto,
+    /// Or do not start.
+    On,
+    /// Never.
+    Off,
+}
+
+/// A DPDK port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// A PCI address, or a vdev string as DPDK takes it.
+    pub device: String,
+    /// The port's MAC, if not what the device reports.
+    pub mac: Option<[u8; 6]>,
+    /// The port's own addresses.
+    pub address: Vec<Prefix>,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+    /// Whether the device takes frames to other MAC addresses.
+    pub promiscuous: bool,
+    /// Length of each receive queue.
+    pub rx_descriptors: u16,
+    /// Length of each transmit queue.
+    pub tx_descriptors: u16,
+}
+
+/// An address and the length of its network's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// The host's address, not the network's.
+    pub address: IpAddr,
+    /// 1 to 32 or 1 to 128.
+    pub length: u8,
+}
+
+impl Prefix {
+    /// Whether an address lies in the prefix's network.
+    pub fn contains(&self, other: IpAddr) -> bool {
+        match (self.address, other) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let shift = 32_u32.saturating_sub(u32::from(self.length));
+                own.to_bits().checked_shr(shift) == other.to_bits().checked_shr(shift)
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let shift = 128_u32.saturating_sub(u32::from(self.length));
+                own.to_bits().checked_shr(shift) == other.to_bits().checked_shr(shift)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A set of backends. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Unique among pools.
+    pub name: Name,
+    /// In the order of the file.
+    pub backends: Vec<Backend>,
+}
+
+/// A machine that serves VIPs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Unique in its pool.
+    pub name: Name,
+    /// Its IPv4 address. It has this or the other, or both.
+    pub address4: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub address6: Option<Ipv6Addr>,
+    /// Where its frames go; resolved by the control plane where none is given.
+    pub mac: Option<[u8; 6]>,
+    /// Share of new connections, 0 to 1000.
+    pub weight: u32,
+}
+
+impl Backend {
+    /// Its addresses, one or two, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.address4.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
+    }
+}
+
+/// What clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// Unique among VIPs.
+    pub name: Name,
+    /// At least one, no two alike.
+    pub addresses: Vec<IpAddr>,
+    /// Which ports.
+    pub ports: Ports,
+    /// Which protocol.
+    pub protocol: Protocol,
+    /// Name of its pool; there is one of this name.
+    pub pool: Name,
+    /// How packets reach a backend.
+    pub forward: Forward,
+    /// Whether tokens are learned and joins follow them (`steering = ["learn"]`).
+    pub learn: bool,
+    /// What becomes of a join whose token is unknown.
+    pub unknown_token: UnknownToken,
+}
+
+/// The ports of a VIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// Every port.
+    Any,
+    /// These, at least one, no two alike, none of them 0.
+    List(Vec<u16>),
+}
+
+impl Ports {
+    /// The ports as services say them: 0 stands for any.
+    pub fn numbers(&self) -> &[u16] {
+        match self {
+            Self::Any => &[0],
+            Self::List(ports) => ports,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Reads pools and backends, wherever they stand.
+
+use std::net::IpAddr;
+
+use ipc::message::Name;
+
+use crate::model::{Backend, Pool};
+use crate::problem::{At, Report, Span};
+use crate::schema::{Key, backend as key, pool as pool_key};
+use crate::table::Table;
+use crate::value::{pair, parse_address, parse_mac, read_all, read_one};
+
+/// A pool while the file is read: what is missing or wrong has been reported.
+pub(crate) struct PoolDraft {
+    pub name: Option<At<Name>>,
+    pub backends: Vec<BackendDraft>,
+}
+
+/// A backend while the file is read.
+pub(crate) struct BackendDraft {
+    pub name: Option<At<Name>>,
+    /// Empty when what was given was wrong.
+    pub addresses: Vec<At<IpAddr>>,
+    pub mac: Option<[u8; 6]>,
+    pub weight: u32,
+    /// The whole table, to point at when something between tables is wrong.
+    pub span: Span,
+}
+
+impl BackendDraft {
+    /// Its name, for messages.
+    pub fn label(&self) -> String {
+        self.name.as_ref().map_or_else(|| "without a name".to_owned(), |name| format!("`{}`", name.value))
+    }
+
+    pub fn has(&self, v4: bool) -> bool {
+        self.addresses.iter().any(|address| address.value.is_ipv4() == v4)
+    }
+}
+
+/// Reads `[[pool]]`.
+pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> PoolDraft {
+    let name = read_name(table, &pool_key::NAME, report);
+    let backends = read_backends(&table.tables(&pool_key::BACKEND, report), report);
+    if backends.is_empty() {
+        let label = name.as_ref().map_or_else(String::new, |name| format!(" `{}`", name.value));
+        report.problem(&table.span, format!("pool{label} has no backend; add at least one [[pool.backend]]"));
+    }
+    PoolDraft { name, backends }
+}
+
+/// Reads the backends of one pool.
+pub(crate) fn read_backends(tables: &[Table<'_>], report: &mut Report<'_>) -> Vec<BackendDraft> {
+    let mut backends: Vec<BackendDraft> = Vec::new();
+    for table in tables {
+        let backend = read_backend(table, report);
+        for other in &backends {
+            check_apart(&backend, other, report);
+        }
+        backends.push(backend);
+    }
+    backends
+}
+
+fn read_backend(table: &Table<'_>, report: &mut Report<'_>) -> BackendDraft {
+    let name = read_name(table, &key::NAME, report);
+    let addresses = table.texts(&key::ADDRESS, report);
+    let addresses = read_all(addresses, report, parse_address);
+    pair(&addresses, key::ADDRESS.name, report);
+    let mac = table.text(&key::MAC, report);
+    let mac = mac.and_then(|mac| read_one(mac, report, parse_mac)).map(|mac| mac.value);
+    let weight = table.integer(&key::WEIGHT, report).and_then(|weight| u32::try_from(weight.value).ok());
+    BackendDraft { name, addresses, mac, weight: weight.unwrap_or_default(), span: table.span.clone() }
+}
+
+fn check_apart(backend: &BackendDraft, other: &BackendDraft, report: &mut Report<'_>) {
+    if let (Some(name), Some(taken)) = (&backend.name, &other.name)
+        && name.value == taken.value
+    {
+        let line = report.line(&taken.span);
+        let message =
+            format!("backend `{}` stands twice in its pool (line {line}); rename or remove one", name.value);
+        report.problem(&name.span, message);
+    }
+    for address in &backend.addresses {
+        if other.addresses.iter().any(|taken| taken.value == address.value) {
+            report.problem(
+                &address.span,
+                format!(
+                    "address {} is that of backend {} already; give each its own",
+                    address.value,
+                    other.label()
+                ),
+            );
+        }
+    }
+}
+
+/// Reads a name of a pool, backend or VIP.
+pub(crate) fn read_name(table: &Table<'_>, key: &Key, report: &mut Report<'_>) -> Option<At<Name>> {
+    let text = table.text(key, report)?;
+    match text.value.parse::<Name>() {
+        Ok(value) => Some(At { value, span: text.span }),
+        Err(_) => {
+            report.problem(
+                &text.span,
+                format!(
+                    "\"{}\" will not do as a name; use 1 to {} bytes without spaces or control characters",
+                    text.value.escape_debug(),
+                    ipc::limits::MAX_NAME
+                ),
+            );
+            None
+        }
+    }
+}
+
+/// Makes the pool of a draft in which nothing was wrong.
+pub(crate) fn build(draft: PoolDraft) -> Option<Pool> {
+    let backends = draft.backends.into_iter().map(build_backend).collect::<Option<Vec<_>>>()?;
+    Some(Pool { name: draft.name?.value, backends })
+}
+
+fn build_backend(draft: BackendDraft) -> Option<Backend> {
+    let find = |v4: bool| draft.addresses.iter().map(|address| address.value).find(|ip| ip.is_ipv4() == v4);
+    let address4 = match find(true) {
+        Some(IpAddr::V4(address)) => Some(address),
+        _ => None,
+    };
+    let address6 = match find(false) {
+        Some(IpAddr::V6(address)) => Some(address),
+        _ => None,
+    };
+    Some(Backend { name: draft.name?.value, address4, address6, mac: draft.mac, weight: draft.weight })
+}

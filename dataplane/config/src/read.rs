@@ -1,0 +1,119 @@
+//! From text to [`Config`]: syntax, then every table, then what holds between tables.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use ipc::limits;
+use ipc::message::Name;
+use toml::de::DeTable;
+
+use crate::model::Config;
+use crate::pool::{self, PoolDraft};
+use crate::problem::{Problem, Report, Span};
+use crate::schema;
+use crate::table::Table;
+use crate::{port, vip};
+
+/// Longest file: far more than the largest configuration the limits allow needs.
+const MAX_FILE: u64 = 16 << 20;
+
+impl Config {
+    /// Reads a file. `Err` holds every problem found, in the order of the file.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Vec<Problem>> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let whole = |message: String| vec![Problem { file: name.clone(), line: 0, column: 0, message }];
+        let unreadable = |error: std::io::Error| {
+            whole(format!("cannot be read: {error}; check the path, and that this user may read it"))
+        };
+        let size = std::fs::metadata(path).map_err(unreadable)?.len();
+        if size > MAX_FILE {
+            return Err(whole(format!("{size} bytes are no configuration; is this the right file?")));
+        }
+        let bytes = std::fs::read(path).map_err(unreadable)?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| whole("is not UTF-8 text; save it as UTF-8".to_owned()))?;
+        Self::parse(&text, &name)
+    }
+
+    /// Reads a text; `name` stands in front of each problem.
+    pub fn parse(text: &str, name: &str) -> Result<Self, Vec<Problem>> {
+        let mut report = Report::new(name, text);
+        let (document, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            // What the parser recovered is a guess; complaints about a guess would only confuse.
+            for error in errors {
+                let span = error.span().unwrap_or(0..0);
+                report.problem(&span, format!("not valid TOML here: {}", error.message().trim_end()));
+            }
+            return Err(report.into_problems());
+        }
+        let config = read(document.get_ref(), &mut report);
+        match config {
+            Some(config) if report.is_clean() => Ok(config),
+            _ => Err(report.into_problems()),
+        }
+    }
+}
+
+fn read<'t>(document: &'t DeTable<'t>, report: &mut Report<'_>) -> Option<Config> {
+    let root = Table::root(&schema::FILE, document, report);
+    let mut trusted = report.is_clean();
+    let absent = DeTable::new();
+    let dataplane = match root.given(&schema::DATAPLANE_KEY) {
+        Some(_) => root.table(&schema::DATAPLANE_KEY, report),
+        None => Some(Table::root(&schema::dataplane::SECTION, &absent, report)),
+    };
+    let dataplane = dataplane.map(|table| port::read(&table, report));
+    let before = report.count();
+    let tables = root.tables(&schema::POOL_KEY, report);
+    trusted &= report.count() == before;
+    let mut pools: Vec<PoolDraft> = tables.iter().map(|table| pool::read(table, report)).collect();
+    let mut vips = Vec::new();
+    for table in root.tables(&schema::VIP_KEY, report) {
+        let (vip, own) = vip::read(&table, report);
+        vips.push(vip);
+        pools.extend(own);
+    }
+    check_pools(&pools, report);
+    // Where a pool's own header or name is wrong, "there is no such pool" would be an echo of that mistake.
+    trusted &= pools.iter().all(|pool| pool.name.is_some());
+    for vip in &vips {
+        vip::check_pool(vip, &pools, trusted, report);
+    }
+    vip::check_apart(&vips, report);
+    if vips.len() > limits::MAX_VIPS {
+        report.problem(&(0..0), format!("{} VIPs; Weft takes at most {}", vips.len(), limits::MAX_VIPS));
+    }
+    let (dataplane, own) = dataplane?;
+    vip::check_addresses(&vips, &own, &pools, report);
+    let pools = pools.into_iter().map(pool::build).collect::<Option<_>>()?;
+    let vips = vips.into_iter().map(vip::build).collect::<Option<_>>()?;
+    Some(Config { dataplane, pools, vips })
+}
+
+fn check_pools(pools: &[PoolDraft], report: &mut Report<'_>) {
+    let mut names: HashMap<&Name, &Span> = HashMap::new();
+    for name in pools.iter().filter_map(|pool| pool.name.as_ref()) {
+        if let Some(other) = names.get(&name.value) {
+            let line = report.line(other);
+            // Two VIPs of one name, each with its own backends, are two VIPs of one name: said once, there.
+            report.problem(
+                &name.span,
+                format!("there is a pool `{}` already (line {line}); rename or remove one", name.value),
+            );
+        } else {
+            names.insert(&name.value, &name.span);
+        }
+    }
+    if pools.len() > limits::MAX_POOLS {
+        report.problem(&(0..0), format!("{} pools; Weft takes at most {}", pools.len(), limits::MAX_POOLS));
+    }
+    let backends: usize = pools.iter().map(|pool| pool.backends.len()).sum();
+    if backends >= limits::MAX_BACKENDS {
+        report.problem(
+            &(0..0),
+            format!("{backends} backends in all; Weft takes at most {}", limits::MAX_BACKENDS - 1),
+        );
+    }
+}

@@ -1,0 +1,463 @@
+//! Every key of weft.toml: its type, range, default and meaning. The one table behind parser and reference.
+
+use ipc::limits;
+
+/// What a key holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// A whole number in a range, both ends included.
+    Integer {
+        /// The smallest value.
+        min: u64,
+        /// The largest value.
+        max: u64,
+    },
+    /// A list of whole numbers, each in a range.
+    Integers {
+        /// The smallest value.
+        min: u64,
+        /// The largest value.
+        max: u64,
+    },
+    /// `true` or `false`.
+    Flag,
+    /// A string; the text says of what form.
+    Text(&'static str),
+    /// A string or a list of strings; the text says of what form.
+    Texts(&'static str),
+    /// One of these strings; [`Choice::later`] names those a later version will know.
+    Choice(&'static [Choice]),
+    /// A list of these strings.
+    Choices(&'static [Choice]),
+    /// A port number, a list of them, or "any".
+    Ports,
+    /// A table of its own.
+    Table(&'static Section),
+    /// Any number of tables of their own.
+    Tables(&'static Section),
+}
+
+/// A word a key may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    /// As written in the file.
+    pub word: &'static str,
+    /// Known to the design, not yet to this version: refused with a sentence of its own.
+    pub later: bool,
+}
+
+/// What holds where a key is left out.
+#[derive(Clone, Copy, Debug)]
+pub enum Without {
+    /// Nothing: the key must be given.
+    Required,
+    /// This number.
+    Integer(u64),
+    /// This truth.
+    Flag(bool),
+    /// This string.
+    Text(&'static str),
+    /// This list of one string.
+    List(&'static str),
+    /// Nothing, or something derived; the sentence says what.
+    Otherwise(&'static str),
+}
+
+/// One key of one table.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// As written in the file.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// What holds without it.
+    pub default: Without,
+    /// What it does; one or two sentences of Markdown.
+    pub meaning: &'static str,
+}
+
+/// One table of the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// Its header as written in the file; empty for the file itself.
+    pub header: &'static str,
+    /// What it is about, in Markdown.
+    pub meaning: &'static str,
+    /// Its keys, in the order of the reference.
+    pub keys: &'static [Key],
+}
+
+const fn now(word: &'static str) -> Choice {
+    Choice { word, later: false }
+}
+
+const fn later(word: &'static str) -> Choice {
+    Choice { word, later: true }
+}
+
+/// The file.
+pub const FILE: Section = Section {
+    header: "",
+    meaning: "One file serves both processes. Unknown keys are errors. A file with any mistake is refused whole.",
+    keys: &[DATAPLANE_KEY, POOL_KEY, VIP_KEY],
+};
+
+/// `[dataplane]`.
+pub const DATAPLANE_KEY: Key = Key {
+    name: "dataplane",
+    kind: Kind::Table(&dataplane::SECTION),
+    default: Without::Otherwise("every key of it as by default; enough for `replay`"),
+    meaning: "The fast process. Changes here need its restart.",
+};
+
+/// `[[pool]]`.
+pub const POOL_KEY: Key = Key {
+    name: "pool",
+    kind: Kind::Tables(&pool::SECTION),
+    default: Without::Otherwise("no pools but those of VIPs with backends of their own"),
+    meaning: "Sets of backends.",
+};
+
+/// `[[vip]]`.
+pub const VIP_KEY: Key = Key {
+    name: "vip",
+    kind: Kind::Tables(&vip::SECTION),
+    default: Without::Otherwise("no VIPs: every packet is dropped as `not_vip`"),
+    meaning: "What clients connect to.",
+};
+
+/// Keys of `[dataplane]`.
+pub mod dataplane {
+    use super::*;
+
+    /// The table.
+    pub const SECTION: Section = Section {
+        header: "[dataplane]",
+        meaning: "Cores, memory and ports of `weft-dataplane`. Read once, at its start.",
+        keys: &[
+            WORKERS,
+            FLOWS,
+            TOKENS,
+            RUNTIME_DIR,
+            HUGE_PAGES,
+            MEMORY_MB,
+            FILE_PREFIX,
+            MAGLEV_SEED,
+            TUNNEL_SOURCE,
+            PORT,
+        ],
+    };
+    /// `workers`.
+    pub const WORKERS: Key = Key {
+        name: "workers",
+        kind: Kind::Integers { min: 0, max: 127 },
+        default: Without::Otherwise("lcore 0 alone"),
+        meaning: "The lcores (CPU numbers) that poll, each with one receive and one transmit queue on every port. \
+                  A worker takes its core whole.",
+    };
+    /// `flows`.
+    pub const FLOWS: Key = Key {
+        name: "flows",
+        kind: Kind::Integer { min: 1024, max: 1_000_000_000 },
+        default: Without::Integer(1_000_000),
+        meaning: "Entries the flow table is made for. Fixed at start; about 30 bytes each.",
+    };
+    /// `tokens`.
+    pub const TOKENS: Key = Key {
+        name: "tokens",
+        kind: Kind::Integer { min: 1024, max: 1_000_000_000 },
+        default: Without::Integer(1_000_000),
+        meaning: "Entries the token table is made for. Fixed at start; about 13 bytes each.",
+    };
+    /// `runtime_dir`.
+    pub const RUNTIME_DIR: Key = Key {
+        name: "runtime_dir",
+        kind: Kind::Text("an absolute path of at most 80 bytes"),
+        default: Without::Text("/run/weft"),
+        meaning: "Holds the shared segment, the tables' files, the lock files and the control plane's socket. \
+                  One directory for each Weft of a machine.",
+    };
+    /// `huge_pages`.
+    pub const HUGE_PAGES: Key = Key {
+        name: "huge_pages",
+        kind: Kind::Choice(&[now("auto"), now("on"), now("off")]),
+        default: Without::Text("auto"),
+        meaning: "`on` refuses to start without huge pages, `off` never asks for them, `auto` takes them where \
+                  there are any and says so.",
+    };
+    /// `memory_mb`.
+    pub const MEMORY_MB: Key = Key {
+        name: "memory_mb",
+        kind: Kind::Integer { min: 32, max: 1_048_576 },
+        default: Without::Integer(256),
+        meaning: "Memory for packet buffers, in MiB. The tables' memory comes on top.",
+    };
+    /// `file_prefix`.
+    pub const FILE_PREFIX: Key = Key {
+        name: "file_prefix",
+        kind: Kind::Text("1 to 48 of a-z, A-Z, 0-9, `-` and `_`"),
+        default: Without::Otherwise("derived from `runtime_dir`"),
+        meaning: "Tells this DPDK program's files from those of others on the machine.",
+    };
+    /// `maglev_seed`.
+    pub const MAGLEV_SEED: Key = Key {
+        name: "maglev_seed",
+        kind: Kind::Integer { min: 0, max: i64::MAX as u64 },
+        default: Without::Integer(0x7765_6674),
+        meaning: "Seed of the public hash that chooses backends. Appliances that share VIPs must share it.",
+    };
+    /// `tunnel_source`.
+    pub const TUNNEL_SOURCE: Key = Key {
+        name: "tunnel_source",
+        kind: Kind::Texts("an IP address"),
+        default: Without::Otherwise("the address of the port the packet leaves by"),
+        meaning: "Outer source address of tunnelled packets (`forward = \"ipip\"`), at most one of each family.",
+    };
+    /// `[[dataplane.port]]`.
+    pub const PORT: Key = Key {
+        name: "port",
+        kind: Kind::Tables(&port::SECTION),
+        default: Without::Otherwise("no ports; enough for `replay`, not for `run`"),
+        meaning: "DPDK ports.",
+    };
+}
+
+/// Keys of `[[dataplane.port]]`.
+pub mod port {
+    use super::*;
+
+    /// The table.
+    pub const SECTION: Section = Section {
+        header: "[[dataplane.port]]",
+        meaning: "A DPDK port. `replay` needs none.",
+        keys: &[DEVICE, MAC, ADDRESS, MTU, PROMISCUOUS, RX_DESCRIPTORS, TX_DESCRIPTORS],
+    };
+    /// `device`.
+    pub const DEVICE: Key = Key {
+        name: "device",
+        kind: Kind::Text("a PCI address such as `0000:3b:00.0`, or a vdev string as DPDK takes it"),
+        default: Without::Required,
+        meaning: "Which device.",
+    };
+    /// `mac`.
+    pub const MAC: Key = Key {
+        name: "mac",
+        kind: Kind::Text("six hexadecimal bytes with colons"),
+        default: Without::Otherwise("what the device reports"),
+        meaning: "The port's MAC address: frames to it are taken, frames from Weft bear it. Must be given for \
+                  af_packet, where it is that of the kernel's interface.",
+    };
+    /// `address`.
+    pub const ADDRESS: Key = Key {
+        name: "address",
+        kind: Kind::Texts("an IP address with its prefix length, such as `10.0.1.254/24`"),
+        default: Without::Otherwise("none"),
+        meaning: "The port's own addresses: ARP requests and neighbour solicitations for them are answered, \
+                  tunnels start from them, and their prefixes say which backends the port reaches.",
+    };
+    /// `mtu`.
+    pub const MTU: Key = Key {
+        name: "mtu",
+        kind: Kind::Integer { min: 1280, max: 9600 },
+        default: Without::Integer(1500),
+        meaning: "Largest IP packet in bytes. Tunnels to backends add 20 (IPv4) or 40 (IPv6) bytes, so 1600 carries \
+                  clients' 1500 whole.",
+    };
+    /// `promiscuous`.
+    pub const PROMISCUOUS: Key = Key {
+        name: "promiscuous",
+        kind: Kind::Flag,
+        default: Without::Flag(false),
+        meaning: "Whether the device takes frames to other MAC addresses, too. Weft drops those as `not_our_mac`.",
+    };
+    /// `rx_descriptors`.
+    pub const RX_DESCRIPTORS: Key = Key {
+        name: "rx_descriptors",
+        kind: Kind::Integer { min: 64, max: 32_768 },
+        default: Without::Integer(1024),
+        meaning: "Frames a receive queue holds before the device drops.",
+    };
+    /// `tx_descriptors`.
+    pub const TX_DESCRIPTORS: Key = Key {
+        name: "tx_descriptors",
+        kind: Kind::Integer { min: 64, max: 32_768 },
+        default: Without::Integer(1024),
+        meaning: "Frames a transmit queue holds before Weft drops.",
+    };
+}
+
+/// What a name may be; said by the reference.
+pub const NAME_FORM: &str = "a name of 1 to 63 bytes without spaces or control characters";
+
+const _: () = assert!(limits::MAX_NAME == 63, "NAME_FORM says 63");
+const _: () = assert!(limits::MAX_WEIGHT == 1000, "the data plane refuses what the schema would allow");
+
+/// Keys of `[[pool]]`.
+pub mod pool {
+    use super::*;
+
+    /// The table.
+    pub const SECTION: Section = Section {
+        header: "[[pool]]",
+        meaning: "A set of backends. VIPs name a pool, several may share one. A token belongs to a pool: a \
+                  connection that began on one VIP may be joined on another VIP of its pool.",
+        keys: &[NAME, BACKEND],
+    };
+    /// `name`.
+    pub const NAME: Key = Key {
+        name: "name",
+        kind: Kind::Text(NAME_FORM),
+        default: Without::Required,
+        meaning: "Unique among pools.",
+    };
+    /// `[[pool.backend]]`.
+    pub const BACKEND: Key = Key {
+        name: "backend",
+        kind: Kind::Tables(&backend::SECTION),
+        default: Without::Required,
+        meaning: "The pool's backends, at least one.",
+    };
+}
+
+/// Keys of `[[pool.backend]]` and `[[vip.backend]]`.
+pub mod backend {
+    use super::*;
+
+    /// The table.
+    pub const SECTION: Section = Section {
+        header: "[[pool.backend]]",
+        meaning: "A machine that serves the pool's VIPs. `[[vip.backend]]` takes the same keys.",
+        keys: &[NAME, ADDRESS, MAC, WEIGHT],
+    };
+    /// `name`.
+    pub const NAME: Key = Key {
+        name: "name",
+        kind: Kind::Text(NAME_FORM),
+        default: Without::Required,
+        meaning: "Unique in its pool. Maglev's choice depends on it, so a renamed backend is another backend.",
+    };
+    /// `address`.
+    pub const ADDRESS: Key = Key {
+        name: "address",
+        kind: Kind::Texts("an IP address"),
+        default: Without::Required,
+        meaning: "The backend's own addresses, at most one of each family, not the VIP's. `l2dsr` needs a family in common with the VIP, \
+                  `ipip` every family of the VIP.",
+    };
+    /// `mac`.
+    pub const MAC: Key = Key {
+        name: "mac",
+        kind: Kind::Text("six hexadecimal bytes with colons"),
+        default: Without::Otherwise("resolved by the control plane through the kernel's neighbour table"),
+        meaning: "Where frames for the backend go: its own MAC address, or the next hop's for `ipip` across a router.",
+    };
+    /// `weight`.
+    pub const WEIGHT: Key = Key {
+        name: "weight",
+        kind: Kind::Integer { min: 0, max: 1000 },
+        default: Without::Integer(100),
+        meaning: "Share of new connections, relative to the other backends of the pool. 0 takes no new ones and \
+                  keeps those it has.",
+    };
+}
+
+/// Keys of `[[vip]]`.
+pub mod vip {
+    use super::*;
+
+    /// The table.
+    pub const SECTION: Section = Section {
+        header: "[[vip]]",
+        meaning: "What clients connect to: addresses, ports, a protocol.",
+        keys: &[NAME, ADDRESS, PORT, PROTOCOL, POOL, BACKEND, FORWARD, MPTCP],
+    };
+    /// `name`.
+    pub const NAME: Key = Key {
+        name: "name",
+        kind: Kind::Text(NAME_FORM),
+        default: Without::Required,
+        meaning: "Unique among VIPs.",
+    };
+    /// `address`.
+    pub const ADDRESS: Key = Key {
+        name: "address",
+        kind: Kind::Texts("an IP address"),
+        default: Without::Required,
+        meaning: "One or more addresses, of either family.",
+    };
+    /// `port`.
+    pub const PORT: Key = Key {
+        name: "port",
+        kind: Kind::Ports,
+        default: Without::Required,
+        meaning: "Which ports. A VIP with a number goes before a VIP with `\"any\"` on the same address.",
+    };
+    /// `protocol`.
+    pub const PROTOCOL: Key = Key {
+        name: "protocol",
+        kind: Kind::Choice(&[now("tcp"), now("udp")]),
+        default: Without::Text("tcp"),
+        meaning: "Which protocol. Multipath TCP is TCP.",
+    };
+    /// `pool`.
+    pub const POOL: Key = Key {
+        name: "pool",
+        kind: Kind::Text("the name of a `[[pool]]`"),
+        default: Without::Otherwise("the pool of the VIP's own `[[vip.backend]]`"),
+        meaning: "Which backends serve the VIP.",
+    };
+    /// `[[vip.backend]]`.
+    pub const BACKEND: Key = Key {
+        name: "backend",
+        kind: Kind::Tables(&VIP_BACKEND),
+        default: Without::Otherwise("those of `pool`"),
+        meaning: "In place of `pool`: backends of a pool of the VIP's own, which bears the VIP's name.",
+    };
+    /// `[[vip.backend]]` is `[[pool.backend]]` under another header.
+    pub const VIP_BACKEND: Section = Section { header: "[[vip.backend]]", ..backend::SECTION };
+    /// `forward`.
+    pub const FORWARD: Key = Key {
+        name: "forward",
+        kind: Kind::Choice(&[now("l2dsr"), now("ipip"), later("gue")]),
+        default: Without::Text("l2dsr"),
+        meaning: "How packets reach a backend. `l2dsr` rewrites the destination MAC address: backends are on the \
+                  port's network and bear the VIP on a loopback interface. `ipip` wraps the packet (4in4, 6in6): \
+                  backends unwrap it.",
+    };
+    /// `[vip.mptcp]`.
+    pub const MPTCP: Key = Key {
+        name: "mptcp",
+        kind: Kind::Table(&mptcp::SECTION),
+        default: Without::Otherwise("its defaults"),
+        meaning: "How Multipath TCP is steered. For `protocol = \"tcp\"`.",
+    };
+}
+
+/// Keys of `[vip.mptcp]`.
+pub mod mptcp {
+    use super::*;
+
+    /// The table.
+    pub const SECTION: Section = Section {
+        header: "[vip.mptcp]",
+        meaning: "How joins (second subflows) find the backend that holds their connection.",
+        keys: &[STEERING, UNKNOWN_TOKEN],
+    };
+    /// `steering`.
+    pub const STEERING: Key = Key {
+        name: "steering",
+        kind: Kind::Choices(&[now("learn"), later("endpoint"), later("token-map"), later("agent")]),
+        default: Without::List("learn"),
+        meaning: "`\"learn\"` takes tokens from the handshakes that pass by. `[]` turns steering by token off: \
+                  joins go where the hash of their own addresses says, and with several backends most are refused.",
+    };
+    /// `unknown_token`.
+    pub const UNKNOWN_TOKEN: Key = Key {
+        name: "unknown_token",
+        kind: Kind::Choice(&[now("drop"), now("reset"), now("hash")]),
+        default: Without::Text("drop"),
+        meaning: "What becomes of a join whose token is unknown or claimed by two backends: `drop` (TCP sends it \
+                  again, and by then the token may be known), `reset` (the client is told at once), `hash` (it goes \
+                  to the backend the hash chooses).",
+    };
+}
