@@ -1,0 +1,60 @@
+//! The fast process: ports, workers, tables, and replay of captures.
+//!
+//! Start at [`launch`] (what is set up, in which order), then [`worker`] (the loop) and [`manager`] (commands in,
+//! snapshots out). [`replay`] runs the same engine on a capture file.
+#![forbid(unsafe_code)]
+
+mod census;
+mod cli;
+mod clock;
+mod cpu;
+mod dump;
+mod launch;
+mod manager;
+mod port_frames;
+mod publish;
+mod replay;
+mod site;
+mod worker;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use config::Config;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    if let Some(feature) = cpu::missing_feature() {
+        eprintln!(
+            "weft-dataplane: this CPU lacks {feature}: Weft needs an x86-64-v3 CPU with AES (2013 or later)"
+        );
+        return ExitCode::FAILURE;
+    }
+    let result = match &cli.command {
+        Command::Run { config } => launch::run(config),
+        Command::Replay(args) => replay::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft-dataplane: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads and checks the configuration file.
+fn load(path: &Path) -> anyhow::Result<Config> {
+    Config::load(path).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        match lines.as_slice() {
+            // Each problem is a sentence of its own.
+            [line] => anyhow::anyhow!("{line}"),
+            _ => anyhow::anyhow!("the configuration has {} problems:\n{}", lines.len(), lines.join("\n")),
+        }
+    })
+}

@@ -1,0 +1,212 @@
+//! The manager: a thread of the data plane that turns commands into snapshots.
+//!
+//! It alone changes the model, builds snapshots and frees them. A batch is applied to a copy of the model; the
+//! copy is published in two phases (see [`engine::snapshot`]) and only then acknowledged, so `Committed` means:
+//! every worker goes by it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use engine::model::Model;
+use engine::snapshot::{Site, Snapshot};
+use engine::tables::Tables;
+use ipc::counters::{Gauge, PortGauge};
+use ipc::data_link::{Batch, DataLink, Request};
+use ipc::id::PortId;
+use ipc::message::Event;
+
+use crate::census::Census;
+use crate::clock::Clock;
+use crate::dump;
+use crate::publish::Publisher;
+
+/// Pause between two turns when nothing is asked: commands wait this long at most.
+const IDLE_PAUSE: Duration = Duration::from_millis(2);
+
+/// Pause between two looks at workers that have not taken over a snapshot yet.
+const ADOPTION_PAUSE: Duration = Duration::from_micros(50);
+
+/// Turns between two readings of the ports' statistics: about twice a second.
+const PORT_EVERY: u32 = 250;
+
+/// See the module's header.
+pub struct Manager {
+    /// The link to the control plane.
+    pub link: DataLink,
+    /// The link to the workers.
+    pub publisher: Publisher,
+    /// What is configured.
+    pub model: Model,
+    /// What the workers go by, or will.
+    pub snapshot: Arc<Snapshot>,
+    /// Ports and seeds.
+    pub site: Site,
+    /// The tables, to count what they hold.
+    pub tables: Arc<Tables>,
+    /// The time, which the manager writes.
+    pub clock: Arc<Clock>,
+    /// The ports, to read their statistics.
+    pub ports: Vec<dpdk::Port>,
+    /// The count of entries under way.
+    pub census: Census,
+}
+
+impl Manager {
+    /// Serves the control plane until told to stop.
+    pub fn run(&mut self, stop: &AtomicBool) {
+        let mut turns: u32 = 0;
+        while !stop.load(Ordering::Relaxed) {
+            self.clock.update();
+            self.publisher.reclaim();
+            // Only questions and changes are followed at once: a peer that attaches for ever must not spin us.
+            let worked = self.link.poll().is_some_and(|request| {
+                let is_work =
+                    matches!(request, Request::Batch(_) | Request::Dump | Request::FindToken { .. });
+                self.serve(request, stop);
+                is_work
+            });
+            self.take_census(stop);
+            if turns.is_multiple_of(PORT_EVERY) {
+                self.read_ports();
+            }
+            turns = turns.wrapping_add(1);
+            if !worked {
+                std::thread::sleep(IDLE_PAUSE);
+            }
+        }
+    }
+
+    fn serve(&mut self, request: Request, stop: &AtomicBool) {
+        match request {
+            Request::Attached { pid } => log::info!("the control plane ({pid}) attached"),
+            Request::Detached => {
+                log::warn!("the control plane is gone: forwarding goes on as last configured");
+            }
+            Request::Closed(violation) => log::error!(
+                "the control plane broke the rules ({violation}): not listened to until it attaches again"
+            ),
+            Request::Batch(batch) => self.apply(&batch, stop),
+            Request::Dump => {
+                let generation = self.snapshot.generation;
+                for event in dump::events(&self.model, self.link.gauges()) {
+                    self.link.send(event);
+                }
+                self.link.send(Event::DumpEnd { generation });
+            }
+            Request::FindToken { token } => {
+                for event in dump::owners(&self.model, &self.tables, token, self.clock.now().tick()) {
+                    self.link.send(event);
+                }
+                self.link.send(Event::TokenEnd { token });
+            }
+        }
+    }
+
+    /// Applies a batch whole, or refuses it whole.
+    fn apply(&mut self, batch: &Batch, stop: &AtomicBool) {
+        match self.model.apply(&batch.commands) {
+            Ok(next) => {
+                if next.has_new_backends(&self.model) {
+                    let knowing = self.snapshot.knowing(&next, &self.site, self.snapshot.generation + 1);
+                    self.publish(knowing, stop);
+                }
+                let selecting = Snapshot::of_model(&next, &self.site, self.snapshot.generation + 1);
+                self.publish(selecting, stop);
+                self.model = next;
+                self.census.restart();
+                self.show_model();
+                let generation = self.snapshot.generation;
+                log::info!("generation {generation}: {} command(s) applied", batch.commands.len());
+                self.link.send(Event::Committed { batch: batch.number, generation });
+            }
+            Err(refused) => {
+                log::warn!(
+                    "batch {} refused at {}: {}",
+                    batch.number,
+                    refused.name,
+                    refused.refusal.meaning()
+                );
+                self.link.send(Event::Refused {
+                    batch: batch.number,
+                    command: refused.command,
+                    refusal: refused.refusal,
+                    name: Some(refused.name),
+                });
+            }
+        }
+    }
+
+    /// Hands a snapshot to every worker and waits until all go by it: microseconds, since workers poll.
+    fn publish(&mut self, snapshot: Snapshot, stop: &AtomicBool) {
+        let snapshot = Arc::new(snapshot);
+        let mut offered = false;
+        while !stop.load(Ordering::Relaxed) {
+            offered = offered || self.publisher.publish(&snapshot);
+            if offered && self.publisher.is_adopted(snapshot.generation) {
+                break;
+            }
+            std::thread::sleep(ADOPTION_PAUSE);
+            self.clock.update();
+        }
+        self.publisher.reclaim();
+        self.snapshot = snapshot;
+    }
+
+    /// Counts on through the tables; after a whole count, tells it and forgets backends that hold nothing.
+    fn take_census(&mut self, stop: &AtomicBool) {
+        let Some(count) = self.census.advance(&self.tables) else { return };
+        let gauges = self.link.gauges();
+        gauges.set(Gauge::Flows, count.flows());
+        gauges.set(Gauge::Tokens, count.tokens());
+        for pool in self.model.pools() {
+            for backend in &pool.backends {
+                let (flows, tokens) = count.of(backend.id);
+                gauges.set_backend(backend.id, flows, tokens);
+            }
+        }
+        if self.model.has_removed() {
+            // Both counts began after the last change was adopted: a new entry of a removed backend is made only
+            // beside another of it (a join beside its token), so one without entries has none for good.
+            let mut next = self.model.clone();
+            let pools = next.pools().len();
+            if next.forget(|id| count.is_unused(id)) > 0 || next.pools().len() != pools {
+                let snapshot = Snapshot::of_model(&next, &self.site, self.snapshot.generation + 1);
+                self.publish(snapshot, stop);
+                self.model = next;
+                self.show_model();
+            }
+        }
+    }
+
+    /// Tells what is configured.
+    pub fn show_model(&self) {
+        let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        let gauges = self.link.gauges();
+        let pools = self.model.pools().iter().filter(|pool| !pool.removed);
+        let backends = pools.clone().flat_map(|pool| &pool.backends).filter(|backend| !backend.removed);
+        let services = self.model.vips().iter().map(|vip| vip.services.len()).sum();
+        gauges.set(Gauge::Generation, self.snapshot.generation);
+        gauges.set(Gauge::Pools, count(pools.count()));
+        gauges.set(Gauge::Backends, count(backends.count()));
+        gauges.set(Gauge::Vips, count(self.model.vips().len()));
+        gauges.set(Gauge::Services, count(services));
+    }
+
+    /// Tells what the ports count themselves.
+    fn read_ports(&self) {
+        let gauges = self.link.gauges();
+        for (index, port) in self.ports.iter().enumerate() {
+            let Ok(id) = u8::try_from(index).map(PortId) else { continue };
+            if let Ok(link) = port.link() {
+                gauges.set_port(id, PortGauge::LinkUp, u64::from(link.up));
+            }
+            if let Ok(stats) = port.stats() {
+                gauges.set_port(id, PortGauge::RxMissed, stats.rx_missed);
+                gauges.set_port(id, PortGauge::RxErrors, stats.rx_errors);
+                gauges.set_port(id, PortGauge::RxNoMbuf, stats.rx_no_mbuf);
+                gauges.set_port(id, PortGauge::TxErrors, stats.tx_errors);
+            }
+        }
+    }
+}
