@@ -1,0 +1,129 @@
+//! The command lines, raw. Nothing but the two `main`s sees clap.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The slow process of Weft: reads weft.toml, tells the data plane, serves weftctl.
+///
+/// Exit codes: 0 ended by SIGTERM or SIGINT; 1 could not start, the sentence says why; 2 bad command line.
+#[derive(Debug, Parser)]
+#[command(name = "weft-ctrlplane", version)]
+pub struct CtrlplaneCli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CtrlplaneCommand,
+}
+
+/// What weft-ctrlplane does.
+#[derive(Debug, Subcommand)]
+pub enum CtrlplaneCommand {
+    /// Run until SIGTERM. SIGHUP reads the configuration again.
+    Run {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The socket to serve weftctl on, in place of ctrlplane.sock in runtime_dir.
+        #[arg(long, value_name = "SOCKET")]
+        api: Option<PathBuf>,
+    },
+}
+
+/// The operator's tool of Weft.
+///
+/// Exit codes: 0 done; 1 refused, or the checked file has problems; 2 bad command line; 3 weft-ctrlplane is not
+/// running; 4 weft-ctrlplane runs, but weft-dataplane does not.
+#[derive(Debug, Parser)]
+#[command(name = "weftctl", version)]
+pub struct WeftctlCli {
+    /// Print JSON in place of tables.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The control plane's socket, or the runtime_dir it is in.
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "config")]
+    pub socket: Option<PathBuf>,
+    /// The configuration file, to find the socket by its runtime_dir.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: WeftctlCommand,
+}
+
+/// What weftctl does.
+#[derive(Debug, Subcommand)]
+pub enum WeftctlCommand {
+    /// How control plane and data plane are, and what differs from the file.
+    Status,
+    /// VIPs.
+    #[command(subcommand)]
+    Vip(VipCommand),
+    /// Backends.
+    #[command(subcommand)]
+    Backend(BackendCommand),
+    /// What is known about tokens, or who owns one.
+    Tokens {
+        /// A token, 8 hexadecimal digits.
+        token: Option<String>,
+    },
+    /// Every reason to drop a packet, and how often it came up.
+    Drops,
+    /// Check a configuration file: all its problems, with line and column. Needs no running Weft.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Read the configuration file again, as SIGHUP does, and say what became of it.
+    Reload,
+}
+
+/// What weftctl does about VIPs.
+#[derive(Debug, Subcommand)]
+pub enum VipCommand {
+    /// List them.
+    List,
+}
+
+/// What weftctl does about backends.
+#[derive(Debug, Subcommand)]
+pub enum BackendCommand {
+    /// List them.
+    List,
+    /// Add one.
+    #[command(
+        override_usage = "weftctl backend add [POOL] NAME --address ADDRESS [--address ADDRESS] [--mac MAC] [--weight WEIGHT]"
+    )]
+    Add(AddArgs),
+    /// Remove one. Its connections keep it until their end.
+    #[command(override_usage = "weftctl backend remove [POOL] NAME")]
+    Remove {
+        /// The pool, unless NAME is unique among pools; then the backend.
+        #[arg(value_name = "[POOL] NAME", num_args = 1..=2, required = true)]
+        names: Vec<String>,
+    },
+    /// Give one another weight, 0 to 1000. 0 takes no new connections.
+    #[command(override_usage = "weftctl backend weight [POOL] NAME WEIGHT")]
+    Weight {
+        /// The pool, unless NAME is unique among pools; then the backend; then the weight.
+        #[arg(value_name = "[POOL] NAME WEIGHT", num_args = 2..=3, required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// A backend to add.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// The pool, unless there is only one; then the backend's name.
+    #[arg(value_name = "[POOL] NAME", num_args = 1..=2, required = true)]
+    pub names: Vec<String>,
+    /// An address; twice for one of each family.
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub address: Vec<IpAddr>,
+    /// Its MAC address, in place of asking the kernel.
+    #[arg(long)]
+    pub mac: Option<String>,
+    /// Its share of new connections, 0 to 1000.
+    #[arg(long, default_value_t = 100)]
+    pub weight: u32,
+}

@@ -1,0 +1,214 @@
+//! Tables for people, from the values of [`crate::view`].
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use crate::view::*;
+
+fn table(header: &[&str], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    // Plain columns: easy on the eye, on grep and on awk.
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().map(|title| title.to_uppercase()));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    for column in right {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// Without the spaces a table has at the end of its lines.
+fn text(table: &Table) -> String {
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+fn number(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// A line of the status: what it is about, and what there is to say.
+type Line = (&'static str, String);
+
+/// `weftctl status`.
+pub fn status(status: &Status) -> String {
+    let said = format!("version {}, pid {}, {}", status.version, status.pid, status.config);
+    let mut lines: Vec<Line> = vec![("control plane", said)];
+    lines.extend(dataplane(&status.dataplane));
+    lines.extend(status.dataplane.refused.iter().map(|refused| ("refused", refused.clone())));
+    lines.extend(status.reload_problem.iter().map(|problem| ("reload failed", problem.clone())));
+    lines.extend(status.unresolved.iter().map(|backend| ("no MAC yet", backend.clone())));
+    lines.extend(status.drift.iter().map(|drift| ("drift", drift.clone())));
+    let mut out: String = lines.iter().map(|(about, said)| format!("{about:<15}{said}\n")).collect();
+    if !status.dataplane.counters.is_empty() {
+        out.push('\n');
+        out.push_str(&counters(&status.dataplane.counters));
+    }
+    out
+}
+
+fn dataplane(dataplane: &DataplaneStatus) -> Vec<Line> {
+    if !dataplane.attached {
+        return vec![("data plane", dataplane.message.clone())];
+    }
+    let tables = &dataplane.tables;
+    let sync = if dataplane.in_sync { "as configured" } else { "not as configured" };
+    let said = format!("generation {}, {sync}, workers {}", dataplane.generation, dataplane.workers);
+    let mut lines = vec![
+        ("data plane", said),
+        ("flows", format!("{} of {}", tables.flows, tables.flow_capacity)),
+        ("tokens", format!("{} of {}", tables.tokens, tables.token_capacity)),
+    ];
+    if let Some(pages) = &tables.pages {
+        lines.push(("tables", format!("{} MiB on pages of kind {pages}", tables.bytes >> 20)));
+    }
+    for port in &dataplane.ports {
+        let link = if port.link_up { "up" } else { "down" };
+        lines.push(("port", format!("{}, {}, mtu {}, link {link}", port.device, port.mac, port.mtu)));
+    }
+    lines
+}
+
+fn counters(rows: &[CounterRow]) -> String {
+    let mut table = table(&["counter", "count", "meaning"], &[1]);
+    for row in rows {
+        table.add_row([row.name.clone(), row.count.to_string(), row.meaning.clone()]);
+    }
+    text(&table)
+}
+
+/// `weftctl vip list`.
+pub fn vips(rows: &[VipRow]) -> String {
+    let header =
+        ["name", "address", "port", "proto", "pool", "forward", "steering", "unknown", "packets", "bytes"];
+    let mut table = table(&header, &[8, 9]);
+    for row in rows {
+        let ports: Vec<String> = row
+            .port
+            .iter()
+            .map(|port| if *port == 0 { "any".to_owned() } else { port.to_string() })
+            .collect();
+        let steering = if row.steering.is_empty() { "off".to_owned() } else { row.steering.join(",") };
+        table.add_row([
+            row.name.clone(),
+            row.address.join(","),
+            ports.join(","),
+            row.protocol.clone(),
+            row.pool.clone(),
+            row.forward.clone(),
+            steering,
+            row.unknown_token.clone(),
+            number(row.packets),
+            number(row.bytes),
+        ]);
+    }
+    text(&table)
+}
+
+/// `weftctl backend list`.
+pub fn backends(rows: &[BackendRow]) -> String {
+    let header =
+        ["pool", "name", "address", "mac", "weight", "state", "flows", "tokens", "packets", "bytes", "from"];
+    let mut table = table(&header, &[4, 6, 7, 8, 9]);
+    for row in rows {
+        let mac = match &row.mac {
+            Some(mac) if row.mac_resolved => format!("{mac} (resolved)"),
+            Some(mac) => mac.clone(),
+            None => "not resolved".to_owned(),
+        };
+        table.add_row([
+            row.pool.clone(),
+            row.name.clone(),
+            row.address.join(","),
+            mac,
+            row.weight.to_string(),
+            row.state.clone().unwrap_or_else(|| "-".to_owned()),
+            number(row.flows),
+            number(row.tokens),
+            number(row.packets),
+            number(row.bytes),
+            if row.added { "weftctl" } else { "file" }.to_owned(),
+        ]);
+    }
+    text(&table)
+}
+
+/// `weftctl tokens`.
+pub fn tokens(summary: &TokenSummary) -> String {
+    let mut out = format!(
+        "{} tokens of {}, {} packets steered by token\n\n",
+        summary.tokens, summary.token_capacity, summary.joins_steered
+    );
+    out.push_str(&counters(&summary.counters));
+    out
+}
+
+/// `weftctl tokens TOKEN`.
+pub fn owners(token: &str, rows: &[TokenOwner]) -> String {
+    if rows.is_empty() {
+        return format!("nobody owns token {token}\n");
+    }
+    let mut table = table(&["token", "pool", "backend", "rank", "ambiguous", "age s"], &[5]);
+    for row in rows {
+        let ambiguous = if row.ambiguous { "yes" } else { "no" };
+        table.add_row([
+            row.token.clone(),
+            row.pool.clone(),
+            row.backend.clone(),
+            row.rank.clone(),
+            ambiguous.to_owned(),
+            row.age_seconds.to_string(),
+        ]);
+    }
+    text(&table)
+}
+
+/// `weftctl drops`.
+pub fn drops(rows: &[DropRow]) -> String {
+    let mut table = table(&["reason", "packets", "meaning"], &[1]);
+    for row in rows {
+        table.add_row([row.reason.clone(), row.packets.to_string(), row.meaning.clone()]);
+    }
+    text(&table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_without_a_data_plane_says_so_and_shows_the_drift() {
+        let value = Status {
+            version: "1".to_owned(),
+            pid: 7,
+            config: "weft.toml".to_owned(),
+            dataplane: DataplaneStatus {
+                message: "it is not running".to_owned(),
+                ..DataplaneStatus::default()
+            },
+            drift: vec!["backend b3 was added".to_owned()],
+            ..Status::default()
+        };
+        assert_eq!(
+            status(&value),
+            "control plane  version 1, pid 7, weft.toml\n\
+             data plane     it is not running\n\
+             drift          backend b3 was added\n"
+        );
+    }
+
+    #[test]
+    fn numbers_stand_right_and_lines_end_where_their_text_ends() {
+        let rows = [("unknown_token", 12), ("not_vip", 3)].map(|(reason, packets)| DropRow {
+            reason: reason.to_owned(),
+            meaning: "m".to_owned(),
+            packets,
+        });
+        let printed = drops(&rows);
+        assert!(printed.lines().all(|line| line == line.trim_end()), "{printed}");
+        let ends: Vec<usize> = printed.lines().skip(1).map(|line| line.len()).collect();
+        assert_eq!(ends[0], ends[1], "{printed}");
+    }
+}

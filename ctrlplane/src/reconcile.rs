@@ -1,0 +1,115 @@
+//! Desired minus actual, as commands of one batch. A pure function.
+//!
+//! Order, so that every prefix of the batch is valid: services leave before others take them, VIPs leave after
+//! their services, pools come before their backends and VIPs, and pools leave last, when no VIP names them and
+//! no backend is in them. Backends leave before others come, so that a full directory can change.
+
+use ipc::message::{Command, Name};
+
+use crate::state::{Backend, State, Vip};
+
+/// The desired state, with the MAC addresses the data plane goes by where none is known here (any more): a control
+/// plane that was just started has resolved nothing yet, and a stale MAC serves better than none.
+pub fn keep_resolved(mut desired: State, actual: &State) -> State {
+    for (pool, backends) in &mut desired.pools {
+        let Some(known) = actual.pools.get(pool) else { continue };
+        for (name, backend) in backends {
+            let same = known
+                .get(name)
+                .filter(|known| (known.address4, known.address6) == (backend.address4, backend.address6));
+            backend.mac = backend.mac.or_else(|| same.and_then(|known| known.mac));
+        }
+    }
+    desired
+}
+
+/// The commands that make `actual` into `desired`; none if it is so already.
+pub fn reconcile(desired: &State, actual: &State) -> Vec<Command> {
+    let mut commands = Vec::new();
+    remove_services(desired, actual, &mut commands);
+    for name in actual.vips.keys().filter(|name| !desired.vips.contains_key(name)) {
+        commands.push(Command::RemoveVip { name: *name });
+    }
+    for (pool, backends) in &actual.pools {
+        let wanted = desired.pools.get(pool);
+        for name in backends.keys().filter(|name| !wanted.is_some_and(|wanted| wanted.contains_key(name))) {
+            commands.push(Command::RemoveBackend { pool: *pool, name: *name });
+        }
+    }
+    for (pool, backends) in &desired.pools {
+        let existing = actual.pools.get(pool);
+        if existing.is_none() {
+            commands.push(Command::PutPool { name: *pool });
+        }
+        for (name, backend) in backends {
+            if existing.and_then(|existing| existing.get(name)) != Some(backend) {
+                commands.push(put_backend(*pool, *name, backend));
+            }
+        }
+    }
+    put_vips(desired, actual, &mut commands);
+    for name in actual.pools.keys().filter(|name| !desired.pools.contains_key(name)) {
+        commands.push(Command::RemovePool { name: *name });
+    }
+    commands
+}
+
+/// Whether the services of a VIP may stay while the VIP changes: another protocol makes them other services.
+fn keeps_services(desired: Option<&Vip>, actual: &Vip) -> bool {
+    desired.is_some_and(|desired| desired.protocol == actual.protocol)
+}
+
+fn remove_services(desired: &State, actual: &State, commands: &mut Vec<Command>) {
+    for (name, vip) in &actual.vips {
+        let wanted = desired.vips.get(name);
+        let keeps = keeps_services(wanted, vip);
+        for service in &vip.services {
+            if !keeps || !wanted.is_some_and(|wanted| wanted.services.contains(service)) {
+                commands.push(Command::RemoveService { vip: *name, address: service.0, port: service.1 });
+            }
+        }
+    }
+}
+
+fn put_vips(desired: &State, actual: &State, commands: &mut Vec<Command>) {
+    for (name, vip) in &desired.vips {
+        if actual.vips.get(name).is_none_or(|existing| properties(existing) != properties(vip)) {
+            commands.push(put_vip(*name, vip));
+        }
+    }
+    for (name, vip) in &desired.vips {
+        let existing = actual.vips.get(name).filter(|existing| keeps_services(Some(vip), existing));
+        for service in &vip.services {
+            if !existing.is_some_and(|existing| existing.services.contains(service)) {
+                commands.push(Command::PutService { vip: *name, address: service.0, port: service.1 });
+            }
+        }
+    }
+}
+
+fn properties(vip: &Vip) -> impl PartialEq + use<> {
+    (vip.pool, vip.protocol, vip.forward, vip.learn, vip.unknown_token)
+}
+
+fn put_vip(name: Name, vip: &Vip) -> Command {
+    Command::PutVip {
+        name,
+        pool: vip.pool,
+        protocol: vip.protocol,
+        forward: vip.forward,
+        learn: vip.learn,
+        unknown_token: vip.unknown_token,
+    }
+}
+
+fn put_backend(pool: Name, name: Name, backend: &Backend) -> Command {
+    Command::PutBackend {
+        pool,
+        name,
+        address4: backend.address4,
+        address6: backend.address6,
+        mac: backend.mac,
+        weight: backend.weight,
+        state: backend.state,
+    }
+}

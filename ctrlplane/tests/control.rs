@@ -1,0 +1,260 @@
+//! The control plane as a process, over a real socket and a real segment.
+
+#![cfg(test)]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+
+use config::Config;
+use ctrlplane::state::State;
+use rustix::process::Signal;
+use support::{Dataplane, EXAMPLE, Place, name, wait_until};
+
+/// What the data plane should have, by the file alone.
+fn of_file(place: &Place) -> State {
+    State::of(Config::load(place.config()).unwrap().commands()).unwrap()
+}
+
+#[test]
+fn it_waits_for_the_data_plane_and_tells_it_everything_once_it_comes() {
+    let place = Place::new();
+    let _ctrlplane = place.ctrlplane();
+    wait_until("the socket is there", || place.socket().exists());
+    let status = place.weftctl(&["status"]);
+    assert_eq!(status.code, 4, "{status:?}");
+    assert!(status.out.contains("weft-dataplane is not running in "), "{status:?}");
+    assert_eq!(place.weftctl(&["drops"]).code, 4);
+    let list = place.weftctl(&["vip", "list"]);
+    assert_eq!((list.code, list.out.lines().count()), (0, 2), "what should be is known without a data plane");
+
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    place.wait_in_sync();
+    assert_eq!(dataplane.state(), of_file(&place));
+    assert_eq!(dataplane.generation(), 1, "one batch was enough");
+}
+
+#[test]
+fn a_data_plane_that_was_replaced_gets_everything_again() {
+    let place = Place::new();
+    let first = Dataplane::start(&place.runtime_dir());
+    let _ctrlplane = place.ctrlplane();
+    wait_until("the first has all", || first.state() == of_file(&place));
+    drop(first);
+    let second = Dataplane::start(&place.runtime_dir());
+    wait_until("the second has all", || second.state() == of_file(&place));
+    place.wait_in_sync();
+}
+
+#[test]
+fn an_empty_configuration_is_committed_too() {
+    let place = Place::new();
+    place.write("[dataplane]\nworkers = [1]\nruntime_dir = \"/run/weft\"\n");
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    let _ctrlplane = place.ctrlplane();
+    wait_until("there is a generation", || dataplane.generation() == 1);
+    place.wait_in_sync();
+}
+
+#[test]
+fn changes_at_run_time_apply_show_as_drift_and_survive_kill_9() {
+    let place = Place::new();
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    let ctrlplane = place.ctrlplane();
+    wait_until("the data plane has all", || dataplane.state() == of_file(&place));
+
+    let add = ["backend", "add", "web-servers", "b3", "--address", "10.0.1.13", "--address", "fd00:1::13"];
+    let added = place.weftctl(&[&add[..], &["--mac", "02:00:00:00:03:03", "--weight", "50"]].concat());
+    assert_eq!((added.code, added.out.as_str()), (0, "backend `b3` added (generation 2)\n"), "{added:?}");
+    let b3 = dataplane.state().pools[&name("web-servers")][&name("b3")];
+    assert_eq!((b3.weight, b3.mac), (50, Some([2, 0, 0, 0, 3, 3])));
+    assert_eq!(place.weftctl(&["backend", "weight", "b1", "7"]).code, 0);
+    let removed = place.weftctl(&["backend", "remove", "web-servers", "b2"]);
+    assert_eq!(removed.code, 0, "{removed:?}");
+    let changed = dataplane.state();
+    let pool = &changed.pools[&name("web-servers")];
+    assert_eq!(pool.keys().map(ToString::to_string).collect::<Vec<_>>(), ["b1", "b3"]);
+    assert_eq!(pool[&name("b1")].weight, 7);
+
+    ctrlplane.kill();
+    let generation = dataplane.generation();
+    let _ctrlplane = place.ctrlplane();
+    place.wait_in_sync();
+    assert_eq!(dataplane.state(), changed);
+    assert_eq!(dataplane.generation(), generation, "there was nothing to say");
+    let drift = place.json(&["status"])["drift"].clone();
+    assert_eq!(
+        drift,
+        serde_json::json!([
+            "backend b1 of pool web-servers has weight 7 since a change at run time",
+            "backend b2 of pool web-servers was removed at run time",
+            "backend b3 of pool web-servers was added at run time",
+        ])
+    );
+
+    // Back to the file, step by step: no drift is left.
+    assert_eq!(place.weftctl(&["backend", "weight", "b1", "100"]).code, 0);
+    assert_eq!(place.weftctl(&["backend", "remove", "b3"]).code, 0);
+    let back = ["backend", "add", "b2", "--address", "10.0.1.12", "--address", "fd00:1::12"];
+    assert_eq!(place.weftctl(&[&back[..], &["--mac", "02:00:00:00:03:02"]].concat()).code, 0);
+    assert_eq!(place.json(&["status"])["drift"], serde_json::json!([]));
+    assert_eq!(dataplane.state(), of_file(&place));
+}
+
+#[test]
+fn killed_again_and_again_amid_changes_it_always_comes_back_to_what_was_acknowledged() {
+    let place = Place::new();
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    let mut acknowledged = 100;
+    for round in 1..=5 {
+        let ctrlplane = place.ctrlplane();
+        place.wait_in_sync();
+        assert_eq!(
+            dataplane.state().pools[&name("web-servers")][&name("b1")].weight,
+            acknowledged,
+            "round {round}"
+        );
+        let weight = 100 + round;
+        assert_eq!(place.weftctl(&["backend", "weight", "b1", &weight.to_string()]).code, 0);
+        // One more change under way when the kill comes: it is made or not, never half.
+        let late = std::thread::scope(|scope| {
+            let late = scope.spawn(|| place.weftctl(&["backend", "weight", "b1", "900"]));
+            ctrlplane.kill();
+            late.join().unwrap()
+        });
+        if late.code == 0 {
+            acknowledged = 900;
+        } else {
+            let _ctrlplane = place.ctrlplane();
+            place.wait_in_sync();
+            let found = dataplane.state().pools[&name("web-servers")][&name("b1")].weight;
+            assert!(found == weight || found == 900, "{found}");
+            acknowledged = found;
+        }
+    }
+}
+
+#[test]
+fn what_the_data_plane_refuses_is_taken_back() {
+    let place = Place::new();
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    let _ctrlplane = place.ctrlplane();
+    place.wait_in_sync();
+    let said = place.weftctl(&["backend", "add", "refuse-me", "--address", "10.0.1.14"]);
+    assert_eq!(said.code, 1);
+    assert!(
+        said.err.starts_with(
+            "weft-dataplane refused to add or change a backend (too_many_backends): There are as many"
+        ),
+        "{said:?}"
+    );
+    assert_eq!(dataplane.state(), of_file(&place));
+    let status = place.json(&["status"]);
+    assert_eq!((&status["drift"], &status["dataplane"]["in_sync"]), (&serde_json::json!([]), &true.into()));
+}
+
+#[test]
+fn changes_without_a_data_plane_are_kept_for_it() {
+    let place = Place::new();
+    let _ctrlplane = place.ctrlplane();
+    wait_until("the socket is there", || place.socket().exists());
+    let said = place.weftctl(&["backend", "weight", "b2", "0"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.contains("kept, and applied as soon as there is a data plane"), "{said:?}");
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    place.wait_in_sync();
+    assert_eq!(dataplane.state().pools[&name("web-servers")][&name("b2")].weight, 0);
+}
+
+#[test]
+fn sighup_reloads_whole_or_not_at_all() {
+    let place = Place::new();
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    let ctrlplane = place.ctrlplane();
+    place.wait_in_sync();
+    place.write(
+        &EXAMPLE.replace("port     = 8000", "port = [8000, 8443]").replace("weight  = 100", "weight = 3"),
+    );
+    ctrlplane.signal(Signal::HUP);
+    wait_until("the new file is applied", || dataplane.state() == of_file(&place));
+    assert_eq!(dataplane.state().vips[&name("web")].services.len(), 4);
+    let good = dataplane.state();
+
+    place.write(&EXAMPLE.replace("port     = 8000", "port = 0").replace("weight  = 100", "weight = 4"));
+    ctrlplane.signal(Signal::HUP);
+    wait_until("the refusal is logged", || place.log().contains("the configuration was not reloaded"));
+    assert!(place.log().contains("weft.toml:30:8: 0 is no port number"), "{}", place.log());
+    // weftctl would read the bad file to find the socket, so it is given the socket.
+    let socket = place.socket().display().to_string();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_weftctl"))
+        .args(["--socket", &socket, "status"])
+        .output()
+        .unwrap();
+    let status = support::Said::of(output);
+    assert!(status.out.contains("reload failed"), "{status:?}");
+    assert_eq!(dataplane.state(), good);
+}
+
+#[test]
+fn a_second_instance_is_refused_in_one_sentence() {
+    let place = Place::new();
+    let _first = place.ctrlplane();
+    wait_until("the socket is there", || place.socket().exists());
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_weft-ctrlplane"))
+        .args(["run", "--config"])
+        .arg(place.config())
+        .output()
+        .unwrap();
+    let said = support::Said::of(output);
+    assert_eq!(said.code, 1);
+    assert_eq!(said.err.lines().count(), 1, "{said:?}");
+    assert!(said.err.starts_with("weft-ctrlplane is already running in "), "{said:?}");
+    assert!(place.socket().exists(), "the first's socket is left alone");
+    assert_eq!(place.weftctl(&["status"]).code, 4, "and the first still answers");
+}
+
+#[test]
+fn sigterm_ends_it_cleanly() {
+    let place = Place::new();
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    let mut ctrlplane = place.ctrlplane();
+    place.wait_in_sync();
+    let mode = std::fs::metadata(place.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    ctrlplane.signal(Signal::TERM);
+    assert_eq!(ctrlplane.child.wait().unwrap().code(), Some(0));
+    assert!(!place.socket().exists());
+    assert_eq!(dataplane.state(), of_file(&place), "the data plane goes on as it is");
+    let said = place.weftctl(&["status"]);
+    assert_eq!(said.code, 3);
+    assert!(said.err.starts_with("weft-ctrlplane is not running"), "{said:?}");
+}
+
+#[test]
+fn a_bad_file_at_the_start_is_refused_with_all_its_problems() {
+    let place = Place::new();
+    place.write(&EXAMPLE.replace("mtu     = 1600", "mtu = 1").replace("port     = 8000", "port = 0"));
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_weft-ctrlplane"))
+        .args(["run", "--config"])
+        .arg(place.config())
+        .output()
+        .unwrap();
+    let said = support::Said::of(output);
+    assert_eq!((said.code, said.err.lines().count()), (1, 2), "{said:?}");
+    assert!(!place.runtime_dir().exists(), "nothing is half-started");
+}
+
+#[test]
+fn damaged_run_time_changes_are_refused_in_one_sentence() {
+    let place = Place::new();
+    std::fs::create_dir(place.runtime_dir()).unwrap();
+    std::fs::write(place.runtime_dir().join("overrides.json"), "{").unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_weft-ctrlplane"))
+        .args(["run", "--config"])
+        .arg(place.config())
+        .output()
+        .unwrap();
+    let said = support::Said::of(output);
+    assert_eq!((said.code, said.err.lines().count()), (1, 1), "{said:?}");
+    assert!(said.err.contains("holds no run-time changes of Weft"), "{said:?}");
+}
