@@ -1,0 +1,27 @@
+//! The lab: a client with two paths, a bridge, a balancer and its backends, each in a network namespace of its
+//! own on one Linux machine, with kernel MPTCP sockets at both ends.
+//!
+//! It exists because only the kernel's own counters prove that a subflow reached the backend that holds its
+//! connection (RFC 8684 section 3.2). Nothing here stands in for a real part: the namespaces run the shipped
+//! `weft-dataplane`, `weft-ctrlplane` and `weftctl`, and the capture of the joins is read by the shipped engine.
+//!
+//! Invariants:
+//! - Every namespace, process and file of a run carries the run's name, so two runs never meet ([`session`]).
+//! - Only processes that a run started are ended, by their pid ([`process`]).
+//! - Whatever way a run ends, the next start removes what it left ([`session::sweep`]).
+#![forbid(unsafe_code)]
+
+pub mod balancer;
+pub mod counters;
+pub mod demo;
+pub mod error;
+pub mod interrupt;
+pub mod namespace;
+pub mod process;
+pub mod replay;
+pub mod report;
+pub mod session;
+pub mod topology;
+pub mod traffic;
+
+pub use error::{Error, Result};

@@ -1,0 +1,81 @@
+//! `weft-lab`: the demo, and the programs that run inside its namespaces.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use weft_lab::{Error, Result, balancer, demo, session, traffic};
+
+#[derive(Debug, Parser)]
+#[command(name = "weft-lab", about = "Real MPTCP through Weft, in network namespaces of this machine.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show that every subflow reaches the backend that holds its connection, and what happens without steering.
+    Demo(demo::Options),
+    /// Print the configuration file that the demo gives to Weft.
+    Config(balancer::Options),
+    /// Remove what killed runs left behind.
+    Sweep,
+    /// Serve the VIP; runs inside a backend's namespace.
+    #[command(hide = true)]
+    Serve {
+        #[arg(long)]
+        name: String,
+    },
+    /// Connect to the VIP; runs inside the client's namespace.
+    #[command(hide = true)]
+    Client(traffic::client::Options),
+    /// Become another program that is killed when the parent is.
+    #[command(hide = true)]
+    Child {
+        #[arg(long)]
+        parent: i32,
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("weft-lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(action: Action) -> Result<ExitCode> {
+    match action {
+        Action::Demo(options) => return demo::run(&options),
+        Action::Config(options) => print!("{}", balancer::configuration(&options, "/run/weft".as_ref())),
+        Action::Sweep => session::sweep()?.iter().for_each(|run| println!("removed {run}")),
+        Action::Serve { name } => traffic::serve::serve(&name)?,
+        Action::Client(options) => traffic::client::run(&options)?,
+        Action::Child { parent, command } => return Err(become_child(parent, &command)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Replaces this process; returns only when that fails.
+fn become_child(parent: i32, command: &[OsString]) -> Error {
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
+        return Error::io("cannot follow the parent", error.into());
+    }
+    // The parent may have died before the call above.
+    if getppid() != Pid::from_raw(parent) {
+        return Error::other("the parent is gone");
+    }
+    let Some((program, arguments)) = command.split_first() else {
+        return Error::other("no program named");
+    };
+    Error::io(format!("cannot run {}", program.display()), Command::new(program).args(arguments).exec())
+}

@@ -1,0 +1,67 @@
+//! The server that runs on a backend: listens on the VIP, over IPv4 and IPv6, with kernel MPTCP sockets.
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Socket};
+
+use super::{server_round, socket};
+use crate::topology::Family;
+use crate::{Error, Result};
+
+/// Connections that may wait; the demo opens all of its own at once.
+const BACKLOG: i32 = 4096;
+
+/// The arguments of `weft-lab` that start a server which calls itself `name`.
+pub fn arguments(name: &str) -> Vec<String> {
+    ["serve", "--name", name].map(str::to_owned).into()
+}
+
+/// Serves until the process ends. Prints one line when it listens.
+pub fn serve(name: &str) -> Result<()> {
+    let listeners = [Family::V4, Family::V6].map(|family| listen(family.service()));
+    let mut threads = Vec::new();
+    for listener in listeners {
+        let listener = listener.map_err(|e| Error::io("cannot listen on the VIP", e))?;
+        let greeting = format!("{name}\n");
+        threads.push(std::thread::spawn(move || accept(&listener, &greeting)));
+    }
+    println!("listening");
+    for thread in threads {
+        // An accept loop has no other end than the process's.
+        let _ = thread.join();
+    }
+    Err(Error::other("no listener is left"))
+}
+
+fn listen(at: SocketAddr) -> std::io::Result<Socket> {
+    let listener = socket(Domain::for_address(at))?;
+    listener.set_reuse_address(true)?;
+    if at.is_ipv6() {
+        listener.set_only_v6(true)?;
+    }
+    listener.bind(&at.into())?;
+    listener.listen(BACKLOG)?;
+    Ok(listener)
+}
+
+fn accept(listener: &Socket, greeting: &str) {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                let greeting = greeting.to_owned();
+                std::thread::spawn(move || {
+                    // A connection that breaks is the client's to report.
+                    let _ = talk(&stream, &greeting);
+                });
+            }
+            Err(error) => eprintln!("accept: {error}"),
+        }
+    }
+}
+
+fn talk(mut stream: &Socket, greeting: &str) -> std::io::Result<()> {
+    stream.write_all(greeting.as_bytes())?;
+    while server_round(stream)? {}
+    Ok(())
+}
