@@ -5,8 +5,8 @@
 //! manager alone drops it. So a worker never allocates, frees or waits for a snapshot, and what a swap costs it
 //! does not depend on how many backends there are.
 //!
-//! Invariant: at most [`IN_FLIGHT`] snapshots are on the way to a worker, and as many can be on the way back, so
-//! neither queue ever refuses.
+//! Invariant: at most [`IN_FLIGHT`] snapshots are on the way to a worker. A worker that does not move refuses the
+//! next one, and the manager tries again; on the way back there is always room.
 
 use std::sync::Arc;
 

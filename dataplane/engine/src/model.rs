@@ -102,7 +102,7 @@ impl Model {
         self.pools.iter().find(|pool| pool.name == *name && !pool.removed).map(|pool| pool.id)
     }
 
-    /// The ids of backends that are in `self` and not in `older`: what workers must know before they may choose.
+    /// Whether there are backends in `self` that are not in `older`: workers must know them before they may choose.
     pub fn has_new_backends(&self, older: &Model) -> bool {
         let ids = |model: &Model| -> BTreeSet<BackendId> {
             model.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| backend.id)).collect()

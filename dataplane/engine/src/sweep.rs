@@ -38,11 +38,12 @@ pub struct Sweeper {
     tokens: Cursor,
     /// After a pause: lines of flows to visit before any of tokens.
     flows_first: usize,
-    /// When this worker last looked at the clock, and until when tokens are not judged.
-    seen_ms: u64,
-    held_until_ms: u64,
     /// And lines of tokens to visit before flows may come first again, so that neither table starves the other.
     tokens_next: usize,
+    /// The time of the last call: by it a pause is known.
+    seen_ms: u64,
+    /// After a pause, with other workers: no token is judged before this time.
+    held_until_ms: u64,
 }
 
 /// A place in one table, and how much of it is done.
@@ -93,9 +94,9 @@ impl Sweeper {
             flows: Cursor::default(),
             tokens: Cursor::default(),
             flows_first: 0,
+            tokens_next: 0,
             seen_ms: 0,
             held_until_ms: 0,
-            tokens_next: 0,
         }
     }
 

@@ -202,15 +202,11 @@ fn is_no_pair_of_hosts(flow: &Flow) -> bool {
         Family::V4 => flow.source.v4_octets() == [0; 4],
         Family::V6 => flow.source.0 == 0,
     };
-    nobody || flow.source == flow.destination || is_multicast(flow)
-}
-
-fn is_multicast(flow: &Flow) -> bool {
     let multicast = |address: Address| match flow.family {
         Family::V4 => matches!(address.v4_octets(), [224..=239 | 255, ..]),
         Family::V6 => matches!(address.v6_octets(), [0xff, ..]),
     };
-    multicast(flow.source) || multicast(flow.destination)
+    nobody || flow.source == flow.destination || multicast(flow.source) || multicast(flow.destination)
 }
 
 #[cfg(test)]

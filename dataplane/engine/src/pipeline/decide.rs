@@ -146,16 +146,10 @@ pub(super) fn place(
         cx.counters.add(Counter::FlowInserted, 1);
         return slot.forward(reason, entry.backend);
     }
-    let backend = match flows.insert(slot.hash, entry, cx.now, &cx.tables.idle) {
-        Inserted::New(_) => {
-            cx.counters.add(Counter::FlowInserted, 1);
-            entry.backend
-        }
+    match flows.insert(slot.hash, entry, cx.now, &cx.tables.idle) {
+        Inserted::New(_) => cx.counters.add(Counter::FlowInserted, 1),
         Inserted::Existing(found) => return slot.forward(Reason::Flow, found.entry.backend),
-        Inserted::Full => {
-            cx.counters.add(Counter::FlowTableFull, 1);
-            entry.backend
-        }
-    };
-    slot.forward(reason, backend);
+        Inserted::Full => cx.counters.add(Counter::FlowTableFull, 1),
+    }
+    slot.forward(reason, entry.backend);
 }

@@ -34,7 +34,7 @@ fn rewrite<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: &Contex
     let port = cx.snapshot.port(slot.verdict.port).ok_or(Reason::NoNeighbour)?;
 
     let packet_len = frames.wire_len(index).saturating_sub(usize::from(slot.parsed.l3));
-    let inner_len = packet_len.min(usize::from(slot.parsed.end.saturating_sub(slot.parsed.l3)));
+    let inner_len = packet_len.min(usize::from(slot.parsed.packet_len()));
     let outer_len = match vip.forward {
         Forward::L2dsr => 0,
         Forward::Ipip | Forward::Gue => header_len(slot.parsed.flow.family),
