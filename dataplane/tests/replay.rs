@@ -154,7 +154,7 @@ fn the_lines_of_the_steered_join_are_exactly_these() {
     let run = Run::new("l2dsr", "[\"learn\"]");
     let (lines, _) = run.replay(&capture("token_steered_join.lbview.pcap"), &[]);
     assert_eq!(lines.len(), 22);
-    let (token, home) = ("b0c1ac43", "b1");
+    let (token, home) = ("b0c1ac43", "b3");
     assert_eq!(
         lines[0],
         format!(

@@ -4,7 +4,10 @@
 //! flows may change backends when the pool changes (Eisenbud et al., "Maglev: A Fast and Reliable Software
 //! Network Load Balancer", NSDI 2016, section 3.4).
 //!
-//! Every backend has a permutation of the slots, made from its *name*. In rounds, backends in the order of
+//! Every backend has a permutation of the slots, made from its *name*: start + step * k^3 for k = 0, 1, ... modulo the
+//! number of slots. Cubing is a permutation there, because 3 does not divide 65,536. The paper steps by k itself;
+//! then two backends that draw the same step chase each other in lockstep, and a change moves several percent more
+//! than it must (measured: 5.8 % with two of 14, against 0.3 % elsewhere). In rounds, backends in the order of
 //! their names take turns: a turn takes the backend's next slot that is still free. A backend of the greatest
 //! weight has a turn in every round, one of half that weight in every second. So shares follow weights, only
 //! their ratio counts, and neither ids nor the order of the input matter.
@@ -27,8 +30,9 @@ struct Filling {
     id: BackendId,
     weight: u64,
     credit: u64,
-    next: usize,
+    start: usize,
     step: usize,
+    turn: usize,
 }
 
 impl Maglev {
@@ -96,16 +100,19 @@ impl Filling {
             id,
             weight: u64::from(weight),
             credit: 0,
-            next: scale(word(0), SLOTS),
+            start: scale(word(0), SLOTS),
             step: 1 + scale(word(8), SLOTS - 1),
+            turn: 0,
         }
     }
 
     /// Takes the next free slot of the permutation. One must be free.
     fn take(&mut self, slots: &mut [Option<BackendId>]) {
         for _ in 0..SLOTS {
-            let at = self.next;
-            self.next = (self.next + self.step) % SLOTS;
+            let turn = self.turn % SLOTS;
+            let cube = turn * turn % SLOTS * turn % SLOTS;
+            let at = (self.start + self.step * cube) % SLOTS;
+            self.turn += 1;
             if let Some(slot @ None) = slots.get_mut(at) {
                 *slot = Some(self.id);
                 return;
@@ -181,7 +188,7 @@ mod tests {
     /// All slots, to divide by.
     const ALL: f64 = 65_537.0;
 
-    const PINNED: u64 = 16_878_858_496_809_578_502;
+    const PINNED: u64 = 12_790_078_285_618_889_276;
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
@@ -243,6 +250,22 @@ mod tests {
             let moved = moved(&before, &after);
             prop_assert!(moved <= due + EXTRA, "moved {moved}, due {due}");
         }
+    }
+
+    #[test]
+    fn two_backends_that_draw_the_same_step_do_not_chase_each_other() {
+        // Under this seed the fourth and the eighth name draw the same step.
+        let seed = 398_401_325_843_879_272;
+        let step = |name: &str| Filling::new(name, BackendId(1), 1, seed).step;
+        let names = names(14);
+        assert_eq!(step(&names[3]), step(&names[7]));
+        let before = pool(&names, &[1; 14]);
+        let mut after = before.clone();
+        after[13].2 = 3;
+        let (before, after) = (build(&before, seed).unwrap(), build(&after, seed).unwrap());
+        let due = 3.0 / 16.0 - 1.0 / 14.0;
+        let moved = moved(&before, &after);
+        assert!(moved <= due + EXTRA, "moved {moved}, due {due}");
     }
 
     /// What a change may move beyond what it must, as a share of all flows.

@@ -183,4 +183,4 @@ fn the_public_choice_of_a_backend_never_changes() {
 }
 
 /// The backends (b1, b2, b3) of ports 40000 to 40015 of one client, first IPv4, then IPv6.
-const GOLDEN_CHOICES: &str = "32322332122122223333313222223233";
+const GOLDEN_CHOICES: &str = "21111223211223312111233112112312";
