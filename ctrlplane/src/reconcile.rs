@@ -33,7 +33,7 @@ pub fn reconcile(desired: &State, actual: &State) -> Vec<Command> {
     for (pool, backends) in &actual.pools {
         let wanted = desired.pools.get(pool);
         for name in backends.keys().filter(|name| !wanted.is_some_and(|wanted| wanted.contains_key(name))) {
-            commands.push(Command::RemoveBackend { pool: *pool, name: *name });
+            commands.push(Command::RemoveBackend { pool: *pool, name: *name, deadline: None });
         }
     }
     for (pool, backends) in &desired.pools {

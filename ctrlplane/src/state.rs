@@ -79,7 +79,7 @@ impl State {
             Command::PutService { vip, address, port } => self.put_service(vip, (address, port))?,
             Command::RemoveService { vip, address, port } => self.remove_service(vip, (address, port))?,
             Command::RemoveVip { name } => self.remove_vip(name)?,
-            Command::RemoveBackend { pool, name } => {
+            Command::RemoveBackend { pool, name, .. } => {
                 let backends = self.pools.get_mut(&pool).ok_or(Refusal::UnknownPool)?;
                 backends.remove(&name).ok_or(Refusal::UnknownBackend)?;
             }

@@ -6,7 +6,7 @@ use engine::tables::Tables;
 use engine::tick::{TICK_SECONDS, Tick};
 use engine::token_entry::Rank;
 use ipc::counters::GaugeWriter;
-use ipc::message::{Event, TokenRank};
+use ipc::message::{Event, Presence, TokenRank};
 
 /// Everything configured, in an order in which names exist before they are used. Removed pools and backends are
 /// not told: to the control plane they are gone.
@@ -28,6 +28,8 @@ pub fn events(model: &Model, gauges: &GaugeWriter) -> Vec<Event> {
                 state: backend.state,
                 flows,
                 tokens,
+                presence: Presence::Present,
+                deadline: None,
             });
         }
     }
@@ -121,8 +123,8 @@ mod tests {
         let first = [put("p", "b1"), put("p", "b2"), put("q", "b1"), vip, service(80), service(443)];
         let model = Model::default().apply(&[pools.as_slice(), &first].concat()).unwrap();
         let removals = [
-            Command::RemoveBackend { pool: name("p"), name: name("b1") },
-            Command::RemoveBackend { pool: name("q"), name: name("b1") },
+            Command::RemoveBackend { pool: name("p"), name: name("b1"), deadline: None },
+            Command::RemoveBackend { pool: name("q"), name: name("b1"), deadline: None },
             Command::RemovePool { name: name("q") },
         ];
         model.apply(&removals).unwrap()

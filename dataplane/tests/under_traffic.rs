@@ -104,7 +104,7 @@ fn put(backend: &str, weight: u32) -> Change {
 }
 
 fn remove(backend: &str) -> Change {
-    Change::RemoveBackend { pool: name("web-servers"), name: name(backend) }
+    Change::RemoveBackend { pool: name("web-servers"), name: name(backend), deadline: None }
 }
 
 #[test]

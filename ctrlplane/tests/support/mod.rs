@@ -17,7 +17,7 @@ use ipc::counter::Counter;
 use ipc::counters::Gauge;
 use ipc::data_link::{DataLink, Request};
 use ipc::id::{BackendId, VipId, WorkerId};
-use ipc::message::{Command, Event, Name, Refusal, TokenRank};
+use ipc::message::{Command, Event, Name, Presence, Refusal, TokenRank};
 use ipc::reason::Reason;
 use serde_json::Value;
 
@@ -272,6 +272,8 @@ fn dump(link: &mut DataLink, state: &State) {
                 state: backend.state,
                 flows: 11,
                 tokens: 4,
+                presence: Presence::Present,
+                deadline: None,
             });
         }
     }

@@ -39,8 +39,47 @@ pub struct Dataplane {
     pub tunnel_source4: Option<Ipv4Addr>,
     /// Outer IPv6 source of tunnels, if not the port's.
     pub tunnel_source6: Option<Ipv6Addr>,
+    /// Whether the tables stay, for the next start, when the data plane ends.
+    pub keep_tables: bool,
+    /// `[dataplane.idle]`.
+    pub idle: Idle,
+    /// `[dataplane.evict]`.
+    pub evict: Evict,
     /// `[[dataplane.port]]`. May be empty: `replay` needs none.
     pub ports: Vec<Port>,
+}
+
+/// How long a flow may be silent before it is forgotten, in seconds, by where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// A SYN was seen and nothing since.
+    pub half_open: u32,
+    /// Established.
+    pub established: u32,
+    /// FIN or RST was seen, without a token.
+    pub closing: u32,
+    /// FIN or RST was seen, with a token.
+    pub closing_mptcp: u32,
+    /// Adopted from a packet in the middle.
+    pub adopted: u32,
+    /// UDP.
+    pub udp: u32,
+}
+
+/// How long a flow must have been silent, in seconds, before it may give way to a new one in a full table, by class.
+/// `None` is never. Where several may, the first class in this order goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evict {
+    /// Half-open.
+    pub half_open: Option<u32>,
+    /// Adopted, and UDP.
+    pub adopted: Option<u32>,
+    /// Closing.
+    pub closing: Option<u32>,
+    /// Established, the backend is Maglev's own answer.
+    pub own: Option<u32>,
+    /// Established, the backend is another: joined subflows, and flows from before a change of the pool.
+    pub kept: Option<u32>,
 }
 
 /// Whether to ask for huge pages.
@@ -63,6 +102,12 @@ pub struct Port {
     pub mac: Option<[u8; 6]>,
     /// The port's own addresses.
     pub address: Vec<Prefix>,
+    /// Next hop for backends outside the port's networks, IPv4.
+    pub gateway4: Option<Ipv4Addr>,
+    /// The same, IPv6.
+    pub gateway6: Option<Ipv6Addr>,
+    /// Name of the kernel's interface that gets what is not Weft's, and whose packets leave by the port.
+    pub exception: Option<String>,
     /// Largest IP packet in bytes.
     pub mtu: u16,
     /// Whether the device takes frames to other MAC addresses.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ipc::limits;
 
-use crate::model::{Dataplane, HugePages, Port, Prefix};
+use crate::model::{Dataplane, Evict, HugePages, Idle, Port, Prefix};
 use crate::problem::{At, Report, Span};
 use crate::schema::{dataplane as key, port as port_key};
 use crate::table::Table;
@@ -56,6 +56,16 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> (Dataplane, Ve
         maglev_seed: number(table.integer(&key::MAGLEV_SEED, report)),
         tunnel_source4: sources.v4,
         tunnel_source6: sources.v6,
+        keep_tables: true,
+        idle: Idle {
+            half_open: 64,
+            established: 64_000,
+            closing: 64,
+            closing_mptcp: 128,
+            adopted: 320,
+            udp: 128,
+        },
+        evict: Evict { half_open: Some(0), adopted: Some(0), closing: Some(0), own: Some(64), kept: None },
         runtime_dir,
         ports,
     };
@@ -158,6 +168,9 @@ fn read_ports(tables: &[Table<'_>], own: &mut Vec<OwnAddress>, report: &mut Repo
             device: device.map(|device| device.value.to_owned()).unwrap_or_default(),
             mac: mac.map(|mac| mac.value),
             address: address.into_iter().map(|prefix| prefix.value).collect(),
+            gateway4: None,
+            gateway6: None,
+            exception: None,
             mtu: number(table.integer(&port_key::MTU, report)),
             promiscuous: table.flag(&port_key::PROMISCUOUS, report),
             rx_descriptors: number(table.integer(&port_key::RX_DESCRIPTORS, report)),

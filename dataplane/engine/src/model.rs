@@ -180,7 +180,7 @@ impl Model {
                 self.vips.retain(|vip| vip.name != name);
                 Ok(())
             }
-            Command::RemoveBackend { pool, name } => {
+            Command::RemoveBackend { pool, name, .. } => {
                 let backends = &mut self.pool_mut(pool)?.backends;
                 let present = backends.iter_mut().find(|backend| backend.name == name && !backend.removed);
                 present.ok_or((Refusal::UnknownBackend, name))?.removed = true;
@@ -360,8 +360,16 @@ mod tests {
         };
         let cases = [
             (backend("q", "b"), Refusal::UnknownPool, "q"),
-            (Command::RemoveBackend { pool: name("p"), name: name("c") }, Refusal::UnknownBackend, "c"),
-            (Command::RemoveBackend { pool: name("q"), name: name("b") }, Refusal::UnknownPool, "q"),
+            (
+                Command::RemoveBackend { pool: name("p"), name: name("c"), deadline: None },
+                Refusal::UnknownBackend,
+                "c",
+            ),
+            (
+                Command::RemoveBackend { pool: name("q"), name: name("b"), deadline: None },
+                Refusal::UnknownPool,
+                "q",
+            ),
             (Command::RemovePool { name: name("q") }, Refusal::UnknownPool, "q"),
             (Command::RemovePool { name: name("p") }, Refusal::PoolInUse, "p"),
             (Command::RemoveVip { name: name("w") }, Refusal::UnknownVip, "w"),
@@ -430,7 +438,7 @@ mod tests {
         let ids: BTreeSet<_> = full.pools()[0].backends.iter().map(|backend| backend.id.0).collect();
         assert_eq!((ids.len(), ids.first().copied()), (MAX_BACKENDS - 1, Some(1)), "id 0 is nobody's");
         assert_eq!(full.apply(&[backend("p", "one-more")]).unwrap_err().refusal, Refusal::TooManyBackends);
-        let removal = Command::RemoveBackend { pool: name("p"), name: name("b7") };
+        let removal = Command::RemoveBackend { pool: name("p"), name: name("b7"), deadline: None };
         let removed = full.apply(&[removal]).unwrap();
         let still = removed.apply(&[backend("p", "one-more")]).unwrap_err();
         assert_eq!(still.refusal, Refusal::TooManyBackends, "its id is not free yet");
@@ -459,7 +467,7 @@ mod tests {
     #[test]
     fn a_removed_pool_that_is_put_again_has_its_id_and_its_removed_backends() {
         let model = Model::default().apply(&[pool("p"), backend("p", "b")]).unwrap();
-        let gone = [Command::RemoveBackend { pool: name("p"), name: name("b") }, {
+        let gone = [Command::RemoveBackend { pool: name("p"), name: name("b"), deadline: None }, {
             Command::RemovePool { name: name("p") }
         }];
         let model = model.apply(&gone).unwrap();

@@ -353,7 +353,9 @@ impl Simulation {
         let forward = [Forward::L2dsr, Forward::Ipip][self.random.below(2)];
         let commands = match self.random.below(8) {
             0 | 1 => vec![put(number)],
-            2 | 3 => vec![Command::RemoveBackend { pool: name("servers"), name: name(&text) }],
+            2 | 3 => {
+                vec![Command::RemoveBackend { pool: name("servers"), name: name(&text), deadline: None }]
+            }
             4 => vec![backend_in("servers", &text, number, weight, state[self.random.below(4)])],
             5 => {
                 self.policy = UnknownToken::ALL[self.random.below(3)];

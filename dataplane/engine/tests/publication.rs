@@ -61,7 +61,7 @@ fn start() -> Vec<Command> {
 }
 
 fn remove(text: &str) -> Command {
-    Command::RemoveBackend { pool: name("servers"), name: name(text) }
+    Command::RemoveBackend { pool: name("servers"), name: name(text), deadline: None }
 }
 
 /// New flows of a family, as many as there are ports.

@@ -21,6 +21,12 @@ names! {
         BusyPolls = "busy_polls",
         /// Polls that brought none.
         IdlePolls = "idle_polls",
+        /// Packets handed to the kernel through the exception path.
+        ExceptionTx = "exception_tx",
+        /// Packets of the kernel that came through the exception path and left by its port.
+        ExceptionRx = "exception_rx",
+        /// Packets for or from the kernel that a full queue of the exception path, or of its port, refused.
+        ExceptionRefused = "exception_refused",
         /// Snapshots taken over.
         SnapshotSwaps = "snapshot_swaps",
 
@@ -30,6 +36,18 @@ names! {
         FlowTableFull = "flow_table_full",
         /// Flow entries cleared because their idle time had passed.
         FlowExpired = "flow_expired",
+        /// Half-open flows that gave way to another because their lines were full.
+        FlowEvictedHalfOpen = "flow_evicted_half_open",
+        /// Adopted flows that gave way.
+        FlowEvictedAdopted = "flow_evicted_adopted",
+        /// Closing flows that gave way.
+        FlowEvictedClosing = "flow_evicted_closing",
+        /// Flows that gave way whose backend is Maglev's own answer: they lose nothing but their token's refresh.
+        FlowEvictedOwn = "flow_evicted_own",
+        /// Flows of the last class that gave way: joined subflows, and flows whose backend Maglev no longer gives.
+        FlowEvictedKept = "flow_evicted_kept",
+        /// Flows found to be on a backend that is no longer Maglev's answer: from now on in the last class.
+        FlowMoved = "flow_moved",
         /// Non-SYN packets of an unknown 5-tuple, forwarded by Maglev.
         Adopted = "adopted",
         /// SYNs seen again with the same initial sequence number.
@@ -55,6 +73,8 @@ names! {
         TokenAmbiguous = "token_ambiguous",
         /// Tokens that found no place.
         TokenTableFull = "token_table_full",
+        /// Provisional tokens that gave way to a newer one because their lines were full.
+        TokenEvicted = "token_evicted",
         /// Token entries cleared because no live subflow held them any more.
         TokenExpired = "token_expired",
         /// Token entries whose connection outlived two ticks with DSS traffic: rank seen.
@@ -65,6 +85,9 @@ names! {
         JoinEstablished = "join_established",
         /// Joins of an unknown token that the VIP's policy sent to Maglev.
         JoinHashed = "join_hashed",
+
+        /// Packets too big whose sender was not told, since enough were told in this second.
+        IcmpLimited = "icmp_limited",
 
         /// TCP options cut off: a length below 2 or past the end.
         OptionMalformed = "option_malformed",

@@ -48,6 +48,12 @@ names! {
         TableBytes = "table_bytes",
         /// Pages under the tables: the index of a kind of page.
         TablePages = "table_pages",
+        /// 1 when the tables are those of the data plane before, 0 when they began empty.
+        TablesKept = "tables_kept",
+        /// Packet buffers (mbufs) there are.
+        MbufCapacity = "mbuf_capacity",
+        /// Packet buffers in use.
+        MbufsInUse = "mbufs_in_use",
     }
 }
 
@@ -60,6 +66,8 @@ names! {
         Mtu = "mtu",
         /// 1 when the link is up.
         LinkUp = "link_up",
+        /// How often the link went down.
+        LinkDowns = "link_downs",
         /// Packets the device dropped because no worker took them.
         RxMissed = "rx_missed",
         /// Packets the device received with an error.

@@ -7,7 +7,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::id::{BackendId, VipId};
 use crate::limits::{MAX_BACKENDS, MAX_VIPS};
-use crate::message::{BackendState, Forward, NAME_BYTES, Name, Protocol, Refusal, TokenRank, UnknownToken};
+use crate::message::{
+    BackendState, Forward, NAME_BYTES, Name, Presence, Protocol, Refusal, TokenRank, UnknownToken,
+};
 
 /// The bytes of a slot are no message of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +70,7 @@ macro_rules! enum_fields {
         }
     )+ };
 }
-enum_fields!(BackendState, Forward, Protocol, UnknownToken, TokenRank, Refusal);
+enum_fields!(BackendState, Presence, Forward, Protocol, UnknownToken, TokenRank, Refusal);
 
 macro_rules! id_fields {
     ($($type:ident: $valid:expr),+) => { $(

@@ -104,7 +104,7 @@ impl Scene {
             1 => Command::Commit { batch: value },
             2 => Command::Abandon { batch: value },
             3 => Command::PutPool { name },
-            4 => Command::RemoveBackend { pool: name, name },
+            4 => Command::RemoveBackend { pool: name, name, deadline: None },
             5 => Command::Dump,
             6 => Command::FindToken { token: 7 },
             _ => Command::RemoveVip { name },

@@ -30,7 +30,7 @@ use crate::reason::Reason;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"WEFTSEG\0");
 
 /// The version of everything here. Raise it with every change of the layout or of a message.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Commands that may be under way at once. A batch may be longer: the data plane takes it piece by piece.
 pub const COMMAND_SLOTS: usize = 256;
@@ -292,7 +292,14 @@ const fn layout_hash() -> u64 {
         hash = fnv(hash, message::SCHEMA[i].as_bytes());
         i += 1;
     }
-    hash_names!(hash, message::BackendState, message::Forward, message::Protocol, message::UnknownToken);
+    hash_names!(
+        hash,
+        message::BackendState,
+        message::Presence,
+        message::Forward,
+        message::Protocol,
+        message::UnknownToken
+    );
     hash_names!(hash, message::TokenRank, message::Refusal, crate::link::Violation, crate::lines::HugePages);
     hash_names!(hash, Counter, Reason, Gauge, PortGauge, LinkCounter);
     let mut i = 0;
@@ -311,7 +318,7 @@ mod tests {
     use super::*;
 
     /// The versions that were, each with its hash; the last is this one.
-    const RECORDED: &[(u32, u64)] = &[(1, 0xab84_ee2a_1e37_0074)];
+    const RECORDED: &[(u32, u64)] = &[(1, 0xab84_ee2a_1e37_0074), (2, 0xd65e_2a80_20e5_b8e0)];
 
     #[test]
     fn the_layout_hash_moves_only_with_the_abi_version() {

@@ -42,6 +42,18 @@ names! {
 }
 
 names! {
+    /// Whether a backend is configured, and what is left of it when it is not.
+    pub enum Presence {
+        /// Configured.
+        Present = "present",
+        /// No longer configured: keeps its connections, joins included, until its deadline or its last flow.
+        Removed = "removed",
+        /// Past its deadline: nothing reaches it, and its id waits until no entry holds it.
+        Deleted = "deleted",
+    }
+}
+
+names! {
     /// How a packet is sent to its backend.
     pub enum Forward {
         /// The destination MAC address is rewritten; the backend is on the same link.
@@ -334,12 +346,14 @@ messages! {
             /// The VIP.
             name: Name,
         },
-        /// The backend is no more; its connections keep it until their end.
+        /// The backend is no longer configured; its connections keep it until their end or the deadline.
         RemoveBackend = 10 {
             /// The pool it belongs to.
             pool: Name,
             /// Its name within the pool.
             name: Name,
+            /// Seconds from now until nothing reaches it any more; `None` waits for its last flow.
+            deadline: Option<u32>,
         },
         /// The pool is no more.
         RemovePool = 11 {
@@ -404,6 +418,10 @@ messages! {
             flows: u64,
             /// Token entries that hold it, at the last sweep.
             tokens: u64,
+            /// Whether it is configured; one that is not is told as long as its id is taken.
+            presence: Presence,
+            /// Seconds until a removed one is deleted, if it has a deadline.
+            deadline: Option<u32>,
         },
         /// A VIP that exists.
         Vip = 5 {
@@ -555,7 +573,8 @@ mod tests {
             service().prop_map(|(vip, address, port)| Command::PutService { vip, address, port }),
             service().prop_map(|(vip, address, port)| Command::RemoveService { vip, address, port }),
             name().prop_map(|name| Command::RemoveVip { name }),
-            (name(), name()).prop_map(|(pool, name)| Command::RemoveBackend { pool, name }),
+            (name(), name(), any::<Option<u32>>())
+                .prop_map(|(pool, name, deadline)| Command::RemoveBackend { pool, name, deadline }),
             name().prop_map(|name| Command::RemovePool { name }),
             Just(Command::Dump),
             any::<u32>().prop_map(|token| Command::FindToken { token }),
@@ -568,11 +587,25 @@ mod tests {
             (any::<u64>(), any::<u32>(), one_of(Refusal::ALL), prop::option::of(name()))
                 .prop_map(|(batch, command, refusal, name)| Event::Refused { batch, command, refusal, name }),
             name().prop_map(|name| Event::Pool { name }),
-            (1..4096_u16, backend(), any::<(u64, u64)>()).prop_map(|(id, backend, (flows, tokens))| {
-                let (pool, name, address4, address6, mac, weight, state) = backend;
-                let id = BackendId(id);
-                Event::Backend { id, pool, name, address4, address6, mac, weight, state, flows, tokens }
-            }),
+            (1..4096_u16, backend(), any::<(u64, u64)>(), one_of(Presence::ALL), any::<Option<u32>>())
+                .prop_map(|(id, backend, (flows, tokens), presence, deadline)| {
+                    let (pool, name, address4, address6, mac, weight, state) = backend;
+                    let id = BackendId(id);
+                    Event::Backend {
+                        id,
+                        pool,
+                        name,
+                        address4,
+                        address6,
+                        mac,
+                        weight,
+                        state,
+                        flows,
+                        tokens,
+                        presence,
+                        deadline,
+                    }
+                }),
             (0..256_u16, vip()).prop_map(|(id, (name, pool, protocol, forward, learn, unknown_token))| {
                 Event::Vip { id: VipId(id), name, pool, protocol, forward, learn, unknown_token }
             }),
@@ -659,6 +692,8 @@ mod tests {
                 state: BackendState::Active,
                 flows: 0,
                 tokens: 0,
+                presence: Presence::Present,
+                deadline: None,
             };
             assert_eq!(Event::decode(&event.encode()).is_ok(), valid, "backend {id}");
         }

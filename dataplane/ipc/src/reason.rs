@@ -4,7 +4,7 @@
 use crate::names;
 
 names! {
-    /// The reason of a verdict. The first three forward, [`Reason::is_drop`] tells the drops.
+    /// The reason of a verdict. The first five forward, [`Reason::is_drop`] tells the drops.
     pub enum Reason {
         /// The packet belongs to a 5-tuple already in the flow table.
         Flow = "flow",
@@ -12,12 +12,20 @@ names! {
         Hash = "hash",
         /// A SYN with MP_JOIN followed its token to the backend that owns the connection.
         Token = "token",
+        /// An ICMP error that quotes a packet of a VIP's flow went to that flow's backend.
+        Related = "related",
+        /// A UDP fragment: Maglev chose by addresses and protocol alone, so that all fragments of a datagram meet.
+        Fragment = "fragment",
         /// An ARP request for an address of the port was answered.
         Arp = "arp",
         /// A neighbour solicitation for an address of the port was answered.
         Neighbour = "neighbour",
         /// A SYN with MP_JOIN of an unknown token was answered with RST, as the VIP's policy asks.
         TokenReset = "token_reset",
+        /// An ICMP echo request to a VIP, or to the port, was answered.
+        Echo = "echo",
+        /// The packet was larger than the port's MTU once encapsulated: its sender was told the size that fits.
+        TooBigTold = "too_big_told",
 
         /// No configuration was committed yet.
         NoConfig = "no_config",
@@ -55,7 +63,11 @@ names! {
         UnknownToken = "unknown_token",
         /// A SYN with MP_JOIN whose token two backends claim with equal right.
         AmbiguousToken = "ambiguous_token",
-        /// The packet is larger than the port's MTU once encapsulated.
+        /// A SYN with MP_JOIN of a token that had more joins within a tick than any connection has subflows.
+        JoinRate = "join_rate",
+        /// An ICMP error to a VIP that quotes too little, or a packet that no client of the VIP can have caused.
+        BadIcmp = "bad_icmp",
+        /// The packet is larger than the port's MTU once encapsulated; its sender allows fragments, or was told enough.
         TooBig = "too_big",
         /// The buffer has no room in front for the outer header.
         NoHeadroom = "no_headroom",

@@ -349,7 +349,7 @@ pub fn seen_connection(flow: &Flow, key: Key) -> Vec<Step> {
 
 /// The command that removes a backend of pool web-servers.
 pub fn remove(text: &str) -> Step {
-    Step::Commit(vec![Command::RemoveBackend { pool: name("web-servers"), name: name(text) }])
+    Step::Commit(vec![Command::RemoveBackend { pool: name("web-servers"), name: name(text), deadline: None }])
 }
 
 /// The command that gives a backend of pool web-servers another state; `number` is that of its addresses.

@@ -265,7 +265,7 @@ fn states(s: &Scene) -> Vec<Row> {
         keeps(
             "a backend that was removed and came back keeps its flows",
             Step::Commit(vec![
-                Command::RemoveBackend { pool: name("web-servers"), name: name("b2") },
+                Command::RemoveBackend { pool: name("web-servers"), name: name("b2"), deadline: None },
                 backend_in("web-servers", "b2", 12, 100, BackendState::Active),
             ]),
         ),
@@ -273,7 +273,7 @@ fn states(s: &Scene) -> Vec<Row> {
         not_chosen("a backend that is down gets nothing new", state(BackendState::Down)),
         not_chosen(
             "a removed backend gets nothing new",
-            vec![Command::RemoveBackend { pool: name("web-servers"), name: name("b2") }],
+            vec![Command::RemoveBackend { pool: name("web-servers"), name: name("b2"), deadline: None }],
         ),
         not_chosen(
             "a backend of weight 0 gets nothing new",
@@ -307,7 +307,11 @@ impl Scene {
     /// Where Maglev sends a flow once this backend is not chosen any more.
     fn without(&self, text: &str, flow: &packet::Flow) -> String {
         let mut world = Scene::world(crate::support::site());
-        world.commit(&[Command::RemoveBackend { pool: name("web-servers"), name: name(text) }]);
+        world.commit(&[Command::RemoveBackend {
+            pool: name("web-servers"),
+            name: name(text),
+            deadline: None,
+        }]);
         world.name_of(world.hashed(flow)).unwrap().to_owned()
     }
 }
