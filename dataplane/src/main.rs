@@ -1,13 +1,14 @@
 //! The fast process: ports, workers, tables, and replay of captures.
 //!
-//! Start at [`launch`] (what is set up, in which order), then [`worker`] (the loop) and [`manager`] (commands in,
-//! snapshots out). [`replay`] runs the same engine on a capture file.
+//! Start at [`launch`] (what is set up, in which order) and [`devices`] (DPDK and its ports), then [`worker`] (the
+//! loop) and [`manager`] (commands in, snapshots out). [`replay`] runs the same engine on a capture file.
 #![forbid(unsafe_code)]
 
 mod census;
 mod cli;
 mod clock;
 mod cpu;
+mod devices;
 mod dump;
 mod launch;
 mod manager;
