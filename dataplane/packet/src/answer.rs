@@ -1,9 +1,13 @@
 //! The few frames Weft sends in its own name, each an answer to one it received: an ARP reply (RFC 826), a
-//! neighbour advertisement (RFC 4861), and a RST to a SYN (RFC 9293 section 3.5.2, RFC 8684 section 3.6).
+//! neighbour advertisement (RFC 4861), a RST to a SYN (RFC 9293 section 3.5.2, RFC 8684 section 3.6), an echo reply
+//! (RFC 792, RFC 4443 section 4.2) and word of the size that fits (RFC 1191 section 4, RFC 4443 section 3.2).
 //!
-//! An answer goes back to where the frame came from, under the same VLAN tags, and is never longer than
-//! [`ANSWER_MAX`]. Nothing is answered to a broadcast or multicast MAC or IP source, so no answer can be made to
-//! fan out.
+//! An answer goes back to where the frame came from, under the same VLAN tags. Nothing is answered to a broadcast
+//! or multicast MAC or IP source, so no answer can be made to fan out. The checksums that vouch for whom an answer
+//! goes to are verified first; a TCP checksum is not, since a host may leave it to its network card.
+
+mod echo;
+mod too_big;
 
 use crate::arp::{self, Arp};
 use crate::flow::{Address, Family, Flow};
@@ -13,7 +17,10 @@ use crate::parse::{Kind, Parsed};
 use crate::tcp::{self, Flags};
 use crate::{checksum, ethernet, ipv4, ipv6};
 
-/// The longest answer: two VLAN tags, IPv6 and a neighbour advertisement.
+pub use echo::echo_reply;
+pub use too_big::{TOO_BIG_MAX, too_big};
+
+/// The longest answer but [`too_big`]'s: two VLAN tags, IPv6 and a neighbour advertisement.
 pub const ANSWER_MAX: usize = ethernet::HEADER_LEN
     + ethernet::TAGS_MAX * ethernet::TAG_LEN
     + ipv6::HEADER_LEN
@@ -24,12 +31,12 @@ const LINK_LAYER_OPTION_LEN: usize = 8;
 
 /// A whole frame, padded to the shortest Ethernet allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
-    bytes: [u8; ANSWER_MAX],
+pub struct Answer<const MAX: usize = ANSWER_MAX> {
+    bytes: [u8; MAX],
     len: usize,
 }
 
-impl Answer {
+impl<const MAX: usize> Answer<MAX> {
     /// The frame, ready to be sent.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
@@ -42,7 +49,7 @@ impl Answer {
         if destination[0] & 1 != 0 {
             return None;
         }
-        let mut answer = Self { bytes: [0; ANSWER_MAX], len: 0 };
+        let mut answer = Self { bytes: [0; MAX], len: 0 };
         answer.push(&destination)?;
         answer.push(&mac)?;
         answer.push(frame.get(ethernet::ETHERTYPE..usize::from(parsed.l3))?)?;
@@ -143,7 +150,7 @@ pub fn tcp_reset(
     if parsed.kind != Kind::Tcp || !parsed.tcp.flags.opens() || parsed.tcp.flags.rst() {
         return None;
     }
-    if is_no_pair_of_hosts(&parsed.flow) {
+    if is_to_group(frame) || is_no_pair_of_hosts(&parsed.flow) {
         return None;
     }
     let flow = Flow {
@@ -196,17 +203,32 @@ pub fn tcp_reset(
     Some(answer.padded())
 }
 
-/// A source or destination that is no single host (RFC 1122 section 4.2.3.10), no host at all, or both the same.
+/// A source or destination that is no single host (RFC 1122 sections 3.2.1.3, 3.2.2 and 4.2.3.10: this network,
+/// loopback, multicast, class E with broadcast; RFC 4443 section 2.4(e)), or both the same.
 fn is_no_pair_of_hosts(flow: &Flow) -> bool {
-    let nobody = match flow.family {
-        Family::V4 => flow.source.v4_octets() == [0; 4],
-        Family::V6 => flow.source.0 == 0,
+    let no_host = |address: Address| match flow.family {
+        Family::V4 => matches!(address.v4_octets(), [0 | 127 | 224.., ..]),
+        Family::V6 => address.0 <= 1 || matches!(address.v6_octets(), [0xff, ..]),
     };
-    let multicast = |address: Address| match flow.family {
-        Family::V4 => matches!(address.v4_octets(), [224..=239 | 255, ..]),
-        Family::V6 => matches!(address.v6_octets(), [0xff, ..]),
-    };
-    nobody || flow.source == flow.destination || multicast(flow.source) || multicast(flow.destination)
+    flow.source == flow.destination || no_host(flow.source) || no_host(flow.destination)
+}
+
+/// Whether the frame was sent to more stations than one.
+fn is_to_group(frame: &[u8]) -> bool {
+    ethernet::destination(frame).is_none_or(|[first, ..]| first & 1 != 0)
+}
+
+/// Whether the IPv4 header in a frame sums up; there is nothing to verify in an IPv6 header.
+fn is_header_right(frame: &[u8], parsed: &Parsed) -> bool {
+    parsed.flow.family == Family::V6
+        || ipv4_header_len(frame, parsed)
+            .and_then(|len| frame.get(usize::from(parsed.l3)..)?.get(..len))
+            .is_some_and(|header| checksum::ipv4_header(header) == 0)
+}
+
+/// How long the IPv4 header is, options included.
+fn ipv4_header_len(frame: &[u8], parsed: &Parsed) -> Option<usize> {
+    frame.get(usize::from(parsed.l3)).map(|first| usize::from(first & 0x0f) * 4)
 }
 
 #[cfg(test)]
@@ -272,7 +294,7 @@ mod tests {
         let answer = ask(&question, |frame, parsed| neighbour_advertisement(frame, parsed, MAC)).unwrap();
         let bytes = answer.bytes();
         let parsed = parse(bytes, bytes.len());
-        assert_eq!((parsed.kind, parsed.ttl), (Kind::Icmp6, 255));
+        assert_eq!((parsed.kind, parsed.ttl), (Kind::Icmp6 { kind: 136, code: 0 }, 255));
         assert_eq!(parsed.flow.source, Address::from_v6(PORT));
         assert_eq!(parsed.flow.destination, Address::from_v6(ASKER));
         assert_eq!(ethernet::destination(bytes), Some(CLIENT_MAC));

@@ -28,7 +28,7 @@ use crate::flow::{Address, Family, Flow};
 use crate::icmp6;
 use crate::mptcp::KIND;
 use crate::tcp::{self, Flags};
-use crate::{ethernet, ipv6};
+use crate::{ethernet, icmp, ipv6, udp};
 
 pub use option::dss_checksum;
 
@@ -38,7 +38,6 @@ pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
 pub const PORT_MAC: [u8; 6] = [2, 0, 0, 0, 2, 1];
 
 const NO_OPERATION: u8 = 1;
-const UDP: u8 = 17;
 
 /// A packet to be filled in. Until a network layer is named it is IPv4 from 192.0.2.1 to 192.0.2.2.
 pub fn packet() -> PacketBuilder {
@@ -167,7 +166,7 @@ impl PacketBuilder {
         let packet = self.ip(flow.source, flow.destination, flow.family);
         match flow.protocol {
             tcp::PROTOCOL => packet.tcp(flow.source_port, flow.destination_port),
-            UDP => packet.udp(flow.source_port, flow.destination_port),
+            udp::PROTOCOL => packet.udp(flow.source_port, flow.destination_port),
             other => packet.protocol(other),
         }
     }
@@ -246,6 +245,21 @@ impl PacketBuilder {
     pub fn icmp(mut self, kind: u8, code: u8) -> Self {
         self.transport = Transport::Icmp { kind, code };
         self
+    }
+
+    /// An ICMP error of the packet's family: type, code, the 4 bytes behind the checksum (an MTU, say), and what
+    /// it quotes, as [`Self::build_ip`] makes it.
+    pub fn icmp_error(self, kind: u8, code: u8, rest: u32, quoted: &[u8]) -> Self {
+        self.icmp(kind, code).payload(&[&rest.to_be_bytes(), quoted].concat())
+    }
+
+    /// An echo request of the packet's family.
+    pub fn echo_request(self, identifier: u16, sequence: u16, data: &[u8]) -> Self {
+        let kind = match self.network {
+            Network::Ip { family: Family::V6, .. } => icmp::V6_ECHO_REQUEST,
+            _ => icmp::ECHO_REQUEST,
+        };
+        self.icmp(kind, 0).payload(&[&identifier.to_be_bytes(), &sequence.to_be_bytes(), data].concat())
     }
 
     /// Another protocol, with nothing but the payload.

@@ -32,7 +32,7 @@ impl Solicitation {
     /// The question in a frame that was parsed as [`Kind::Icmp6`], if it is one and passes every check of
     /// RFC 4861 section 7.1.1.
     pub fn read(frame: &[u8], parsed: &Parsed) -> Option<Self> {
-        if parsed.kind != Kind::Icmp6 || parsed.ttl != HOP_LIMIT {
+        if !matches!(parsed.kind, Kind::Icmp6 { .. }) || parsed.ttl != HOP_LIMIT {
             return None;
         }
         let message = frame.get(usize::from(parsed.l4)..usize::from(parsed.end))?;

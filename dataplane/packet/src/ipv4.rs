@@ -16,6 +16,8 @@ pub const DONT_FRAGMENT: u16 = 0x4000;
 pub const MORE_FRAGMENTS: u16 = 0x2000;
 /// In the fragment field: where the fragment belongs, in units of 8 bytes.
 pub const FRAGMENT_OFFSET: u16 = 0x1fff;
+/// The smallest MTU a link may have (RFC 791 section 3.2).
+pub const MTU_MIN: u16 = 68;
 /// The TTL of packets Weft sends in its own name, and of its tunnels (RFC 2003 section 3.1 leaves it to us).
 pub const TTL: u8 = 64;
 

@@ -24,6 +24,10 @@ pub const NO_NEXT_HEADER: u8 = 59;
 /// In a fragment header's offset field: the bits that make it a real fragment. All zero is an atomic fragment,
 /// which is a whole packet (RFC 6946).
 pub const FRAGMENTED: u16 = 0xfff9;
+/// In a fragment header's offset field: where the fragment belongs, in bytes.
+pub const FRAGMENT_OFFSET: u16 = 0xfff8;
+/// The smallest MTU a link may have (RFC 8200 section 5).
+pub const MTU_MIN: u16 = 1280;
 /// The hop limit of packets Weft sends in its own name, and of its tunnels.
 pub const HOP_LIMIT: u8 = 64;
 

@@ -2,8 +2,9 @@
 //!
 //! Everything Weft knows about a packet is decided here, and nowhere else: [`parse`] walks the headers of a
 //! frame once, [`options`] walks the TCP options once (only where they matter), [`Token::from_key`] turns a
-//! key into the token a later MP_JOIN will carry. The rest of the crate writes headers: outer ones of a
-//! tunnel ([`ipv4::Outer`], [`ipv6::Outer`]) and the few frames Weft sends in its own name ([`answer`]).
+//! key into the token a later MP_JOIN will carry, and [`icmp::quoted`] finds the flow that an ICMP error is
+//! about. The rest of the crate writes headers: outer ones of a tunnel ([`tunnel`]) and the few frames Weft sends
+//! in its own name ([`answer`]).
 //!
 //! **Invariants.** Every function is total: any bytes give an answer, no input makes one panic, and none
 //! allocates (but the `build` feature, made for tests and generators). Offsets in a [`Parsed`] point into the
@@ -25,6 +26,7 @@ pub mod build;
 pub mod checksum;
 pub mod ethernet;
 mod flow;
+pub mod icmp;
 pub mod icmp6;
 pub mod ipv4;
 pub mod ipv6;
@@ -33,6 +35,8 @@ mod parse;
 pub mod tcp;
 mod tcp_option;
 mod token;
+pub mod tunnel;
+pub mod udp;
 
 pub use flow::{Address, Family, Flow};
 pub use mptcp::{

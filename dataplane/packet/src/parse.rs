@@ -3,21 +3,21 @@
 //!
 //! **Invariants.** [`parse`] is total. It reads a header only when the buffer holds all of it, and nothing past
 //! the end that the IP header declares, so Ethernet padding is never taken for payload. A fragment is named as
-//! such before its ports are read: they may be missing, or a lie that another fragment overwrites. The walk over
-//! IPv6 extension headers takes at most [`EXTENSIONS_MAX`] steps.
+//! such before its ports are read: they may be missing, or a lie that another fragment overwrites. All fragments
+//! of a UDP datagram, the first one too, have one flow, whose ports are zero, so that they stay together. An IPv6
+//! fragment header that fragments nothing (RFC 6946) is passed over. The walk over IPv6 extension headers takes
+//! at most [`EXTENSIONS_MAX`] steps.
 
 use crate::flow::{Address, Family, Flow};
 use crate::tcp::{self, Flags, Tcp};
-use crate::{arp, ethernet, icmp6, ipv4, ipv6};
+use crate::{arp, ethernet, icmp6, ipv4, ipv6, udp};
 
 /// How many IPv6 extension headers are followed. Honest packets have one or two; a longer chain makes the
 /// packet [`ParseError::BadIpv6`].
 pub const EXTENSIONS_MAX: usize = 8;
 
-/// UDP's protocol number.
-const UDP: u8 = 17;
-/// UDP's header.
-const UDP_HEADER_LEN: usize = 8;
+/// Type, code and checksum, which every ICMP message begins with.
+const ICMP_FIXED_LEN: usize = 4;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +26,26 @@ pub enum Kind {
     Tcp,
     /// A whole UDP datagram.
     Udp,
-    /// ICMP over IPv4.
-    Icmp4,
-    /// ICMPv6 over IPv6.
-    Icmp6,
+    /// A fragment of a UDP datagram. Addresses and protocol in the flow are right, ports are zero, and what `l4`
+    /// points at is a UDP header only in the first.
+    UdpFragment {
+        /// Whether it is the one at offset 0.
+        first: bool,
+    },
+    /// A whole ICMP message over IPv4 (RFC 792). What it says: [`crate::icmp`].
+    Icmp4 {
+        /// The message's type.
+        kind: u8,
+        /// The type's code.
+        code: u8,
+    },
+    /// A whole ICMPv6 message over IPv6 (RFC 4443).
+    Icmp6 {
+        /// The message's type.
+        kind: u8,
+        /// The type's code.
+        code: u8,
+    },
     /// ARP.
     Arp,
     /// IP with another protocol.
@@ -53,9 +69,11 @@ pub enum ParseError {
     BadTcp,
     /// The UDP length is shorter than its header or longer than the packet.
     BadUdp,
+    /// An ICMP or ICMPv6 message shorter than type, code and checksum.
+    BadIcmp,
     /// A fragment of a TCP packet. Addresses and protocol in the flow are right, ports are zero.
     TcpFragment,
-    /// A fragment of any packet but TCP. Addresses and protocol in the flow are right, ports are zero.
+    /// A fragment of any packet but TCP and UDP. Addresses and protocol in the flow are right, ports are zero.
     OtherFragment,
 }
 
@@ -147,15 +165,16 @@ pub fn parse(frame: &[u8], wire_len: usize) -> Parsed {
     parsed
 }
 
+/// The bytes at hand, and how many there were on the wire.
 #[derive(Clone, Copy)]
-struct Input<'a> {
-    frame: &'a [u8],
-    wire_len: usize,
+pub(crate) struct Input<'a> {
+    pub(crate) frame: &'a [u8],
+    pub(crate) wire_len: usize,
 }
 
 impl<'a> Input<'a> {
     #[inline]
-    fn at<const N: usize>(self, offset: usize) -> Result<&'a [u8; N], ParseError> {
+    pub(crate) fn at<const N: usize>(self, offset: usize) -> Result<&'a [u8; N], ParseError> {
         self.frame.get(offset..).and_then(<[u8]>::first_chunk).ok_or(ParseError::Truncated)
     }
 
@@ -224,10 +243,10 @@ fn ipv4(input: Input<'_>, l3: usize, parsed: &mut Parsed) -> Result<Kind, ParseE
     let fragment = u16::from_be_bytes([header[6], header[7]]);
     parsed.dont_fragment = fragment & ipv4::DONT_FRAGMENT != 0;
     if fragment & (ipv4::MORE_FRAGMENTS | ipv4::FRAGMENT_OFFSET) != 0 {
-        return Err(fragment_of(protocol));
+        return fragment_of(protocol, fragment & ipv4::FRAGMENT_OFFSET == 0);
     }
     match protocol {
-        ipv4::ICMP => Ok(Kind::Icmp4),
+        ipv4::ICMP => icmp(input, l4, end).map(|[kind, code]| Kind::Icmp4 { kind, code }),
         _ => transport(input, protocol, l4, end, parsed),
     }
 }
@@ -255,33 +274,44 @@ fn ipv6(input: Input<'_>, l3: usize, parsed: &mut Parsed) -> Result<Kind, ParseE
     parsed.ttl = header[7];
     parsed.dont_fragment = true;
     let (protocol, l4) = if ipv6::is_extension(header[6]) {
-        extensions(input, header[6], l4, end, parsed)?
+        let chain = extensions(input, header[6], l4, end)?;
+        parsed.flow.protocol = chain.protocol;
+        parsed.place(l3, chain.at, chain.at, end);
+        if let Some(offset) = chain.fragment {
+            return fragment_of(chain.protocol, offset == 0);
+        }
+        (chain.protocol, chain.at)
     } else {
         (header[6], l4)
     };
     parsed.place(l3, l4, l4, end);
     parsed.flow.protocol = protocol;
     match protocol {
-        icmp6::PROTOCOL => Ok(Kind::Icmp6),
+        icmp6::PROTOCOL => icmp(input, l4, end).map(|[kind, code]| Kind::Icmp6 { kind, code }),
         _ => transport(input, protocol, l4, end, parsed),
     }
 }
 
-/// Follows the chain of extension headers to the protocol and where its header begins.
+/// Where a chain of extension headers leads.
+pub(crate) struct Chain {
+    /// The protocol behind it. In a fragment: what the fragment header names, which may be an extension header.
+    pub(crate) protocol: u8,
+    /// Where that protocol's header, or the fragment's part of the packet, begins.
+    pub(crate) at: usize,
+    /// The fragment's offset in bytes, where a fragment header (but an atomic one) ended the walk.
+    pub(crate) fragment: Option<u16>,
+}
+
+/// Follows the chain of extension headers to the protocol and where its header begins, or to a fragment header:
+/// what is behind that one is not in every fragment.
 ///
 /// Kept out of line: hardly any packet has extension headers.
 #[inline(never)]
-fn extensions(
-    input: Input<'_>,
-    first: u8,
-    start: usize,
-    end: usize,
-    parsed: &mut Parsed,
-) -> Result<(u8, usize), ParseError> {
+pub(crate) fn extensions(input: Input<'_>, first: u8, start: usize, end: usize) -> Result<Chain, ParseError> {
     let (mut next, mut at) = (first, start);
     for _ in 0..EXTENSIONS_MAX {
         if !ipv6::is_extension(next) {
-            return Ok((next, at));
+            break;
         }
         // RFC 8200 section 4.1: only the first may be the one for every hop.
         if next == ipv6::HOP_BY_HOP && at != start {
@@ -294,11 +324,12 @@ fn extensions(
         let header: &[u8; 8] = input.at(at)?;
         let len = match next {
             ipv6::FRAGMENT => {
-                let [_, _, high, low, ..] = *header;
-                if u16::from_be_bytes([high, low]) & ipv6::FRAGMENTED != 0 {
-                    // Every fragment of a packet has this field, so all of them get one answer.
-                    parsed.flow.protocol = header[0];
-                    return Err(fragment_of(header[0]));
+                let [protocol, _, high, low, ..] = *header;
+                let field = u16::from_be_bytes([high, low]);
+                if field & ipv6::FRAGMENTED != 0 {
+                    // Every fragment of a packet names this protocol, so all of them get one answer.
+                    let fragment = Some(field & ipv6::FRAGMENT_OFFSET);
+                    return Ok(Chain { protocol, at: at + 8, fragment });
                 }
                 8
             }
@@ -314,7 +345,10 @@ fn extensions(
         }
         input.holds(at)?;
     }
-    if ipv6::is_extension(next) { Err(ParseError::BadIpv6) } else { Ok((next, at)) }
+    if ipv6::is_extension(next) {
+        return Err(ParseError::BadIpv6);
+    }
+    Ok(Chain { protocol: next, at, fragment: None })
 }
 
 #[inline]
@@ -326,14 +360,14 @@ fn transport(
     parsed: &mut Parsed,
 ) -> Result<Kind, ParseError> {
     match protocol {
-        tcp::PROTOCOL => tcp(input, l4, end, parsed),
-        UDP => udp(input, l4, end, parsed),
+        tcp::PROTOCOL => segment(input, l4, end, parsed),
+        udp::PROTOCOL => datagram(input, l4, end, parsed),
         _ => Ok(Kind::OtherIp),
     }
 }
 
 #[inline]
-fn tcp(input: Input<'_>, l4: usize, end: usize, parsed: &mut Parsed) -> Result<Kind, ParseError> {
+fn segment(input: Input<'_>, l4: usize, end: usize, parsed: &mut Parsed) -> Result<Kind, ParseError> {
     if l4 + tcp::HEADER_LEN > end {
         return Err(ParseError::BadTcp);
     }
@@ -358,14 +392,14 @@ fn tcp(input: Input<'_>, l4: usize, end: usize, parsed: &mut Parsed) -> Result<K
 }
 
 #[inline]
-fn udp(input: Input<'_>, l4: usize, end: usize, parsed: &mut Parsed) -> Result<Kind, ParseError> {
-    let payload = l4 + UDP_HEADER_LEN;
+fn datagram(input: Input<'_>, l4: usize, end: usize, parsed: &mut Parsed) -> Result<Kind, ParseError> {
+    let payload = l4 + udp::HEADER_LEN;
     if payload > end {
         return Err(ParseError::BadUdp);
     }
-    let [a, b, c, d, high, low, ..]: [u8; UDP_HEADER_LEN] = *input.at(l4)?;
+    let [a, b, c, d, high, low, ..]: [u8; udp::HEADER_LEN] = *input.at(l4)?;
     let len = usize::from(u16::from_be_bytes([high, low]));
-    if len < UDP_HEADER_LEN || l4 + len > end {
+    if len < udp::HEADER_LEN || l4 + len > end {
         return Err(ParseError::BadUdp);
     }
     parsed.flow.source_port = u16::from_be_bytes([a, b]);
@@ -374,11 +408,20 @@ fn udp(input: Input<'_>, l4: usize, end: usize, parsed: &mut Parsed) -> Result<K
     Ok(Kind::Udp)
 }
 
-#[inline]
-const fn fragment_of(protocol: u8) -> ParseError {
+/// An ICMP message's type and code.
+fn icmp(input: Input<'_>, l4: usize, end: usize) -> Result<[u8; 2], ParseError> {
+    if l4 + ICMP_FIXED_LEN > end {
+        return Err(ParseError::BadIcmp);
+    }
+    let [kind, code, ..]: [u8; ICMP_FIXED_LEN] = *input.at(l4)?;
+    Ok([kind, code])
+}
+
+const fn fragment_of(protocol: u8, first: bool) -> Result<Kind, ParseError> {
     match protocol {
-        tcp::PROTOCOL => ParseError::TcpFragment,
-        _ => ParseError::OtherFragment,
+        tcp::PROTOCOL => Err(ParseError::TcpFragment),
+        udp::PROTOCOL => Ok(Kind::UdpFragment { first }),
+        _ => Err(ParseError::OtherFragment),
     }
 }
 
@@ -518,13 +561,14 @@ mod tests {
         for (offset, more) in [(0, true), (1, true), (185, false)] {
             for packet in [v4(), v6()] {
                 let packet = packet.fragment(offset, more);
-                for (packet, error) in [
-                    (packet.clone().tcp(1, 2), ParseError::TcpFragment),
-                    (packet.clone().udp(1, 2), ParseError::OtherFragment),
-                    (packet.clone().icmp(8, 0), ParseError::OtherFragment),
+                let first = offset == 0;
+                for (packet, kind) in [
+                    (packet.clone().tcp(1, 2), Kind::Error(ParseError::TcpFragment)),
+                    (packet.clone().udp(1, 2), Kind::UdpFragment { first }),
+                    (packet.clone().icmp(8, 0), Kind::Error(ParseError::OtherFragment)),
                 ] {
                     let parsed = whole(&packet.build());
-                    assert_eq!(parsed.kind, Kind::Error(error));
+                    assert_eq!(parsed.kind, kind);
                     assert_eq!((parsed.flow.source_port, parsed.flow.destination_port), (0, 0));
                     assert_ne!(parsed.flow.protocol, 0);
                     assert_ne!(parsed.flow.source, Address(0));
@@ -554,8 +598,8 @@ mod tests {
     #[test]
     fn other_kinds_are_told_apart() {
         for (packet, kind) in [
-            (v4().icmp(8, 0), Kind::Icmp4),
-            (v6().icmp(128, 0), Kind::Icmp6),
+            (v4().icmp(8, 3), Kind::Icmp4 { kind: 8, code: 3 }),
+            (v6().icmp(128, 9), Kind::Icmp6 { kind: 128, code: 9 }),
             (v4().protocol(58), Kind::OtherIp),
             (v6().protocol(1), Kind::OtherIp),
             (v4().protocol(47), Kind::OtherIp),

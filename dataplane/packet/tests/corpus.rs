@@ -1,6 +1,6 @@
 //! The committed fuzz corpora, replayed: what a fuzz target once found interesting stays checked.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 #[path = "support/check.rs"]
 mod check;

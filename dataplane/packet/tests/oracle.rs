@@ -5,7 +5,7 @@
 #[path = "support/strategy.rs"]
 mod strategy;
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{Ipv6ExtensionSlice, NetSlice, SlicedPacket, TransportSlice};
 use packet::{Address, Family, Kind, ParseError, Parsed, ipv6, parse};
 use proptest::prelude::*;
 
@@ -44,9 +44,19 @@ fn agrees(frame: &[u8], parsed: &Parsed) {
     let payload = oracle.ip_payload().unwrap();
     assert_eq!(parsed.flow.protocol, payload.ip_number.0);
     if payload.fragmented {
-        let error =
-            if payload.ip_number.0 == 6 { ParseError::TcpFragment } else { ParseError::OtherFragment };
-        assert_eq!(parsed.kind, Kind::Error(error));
+        let first = match net {
+            NetSlice::Ipv4(ip) => ip.header().fragments_offset().value() == 0,
+            NetSlice::Ipv6(ip) => ip.extensions().clone().into_iter().any(|extension| {
+                matches!(extension, Ipv6ExtensionSlice::Fragment(f) if f.fragment_offset().value() == 0)
+            }),
+            NetSlice::Arp(_) => false,
+        };
+        let kind = match payload.ip_number.0 {
+            6 => Kind::Error(ParseError::TcpFragment),
+            17 => Kind::UdpFragment { first },
+            _ => Kind::Error(ParseError::OtherFragment),
+        };
+        assert_eq!(parsed.kind, kind);
         return;
     }
     assert_eq!(place(frame, payload.payload), usize::from(parsed.l4));
@@ -82,8 +92,12 @@ fn transport_agrees(frame: &[u8], parsed: &Parsed, transport: &TransportSlice<'_
             let rest = &frame[usize::from(parsed.payload)..usize::from(parsed.end)];
             assert!(rest.starts_with(udp.payload()));
         }
-        TransportSlice::Icmpv4(_) => assert_eq!(parsed.kind, Kind::Icmp4),
-        TransportSlice::Icmpv6(_) => assert_eq!(parsed.kind, Kind::Icmp6),
+        TransportSlice::Icmpv4(icmp) => {
+            assert_eq!(parsed.kind, Kind::Icmp4 { kind: icmp.type_u8(), code: icmp.code_u8() });
+        }
+        TransportSlice::Icmpv6(icmp) => {
+            assert_eq!(parsed.kind, Kind::Icmp6 { kind: icmp.type_u8(), code: icmp.code_u8() });
+        }
         other => panic!("no {other:?} was made"),
     }
 }

@@ -77,7 +77,7 @@ proptest! {
             prop_assert_eq!(checksum::ipv4_header(&frame[l3..l4]), 0);
         }
         let sum = match parsed.kind {
-            Kind::Icmp4 => checksum::ipv4_header(&frame[l4..end]),
+            Kind::Icmp4 { .. } => checksum::ipv4_header(&frame[l4..end]),
             _ => checksum::transport(&parsed.flow, &frame[l4..end]),
         };
         prop_assert_eq!(sum, 0);

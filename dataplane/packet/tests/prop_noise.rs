@@ -1,6 +1,6 @@
 //! Noise, and real packets with noise in them, never make the parser panic or contradict itself.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 #[path = "support/check.rs"]
 mod check;
@@ -42,6 +42,23 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         check::frame(&bytes);
+    }
+
+    #[test]
+    fn an_error_that_quotes_a_packet_with_some_bytes_changed_or_cut_passes_the_checks(
+        packet in strategy::packet(),
+        quoted in strategy::packet(),
+        message in prop::sample::select(vec![(3_u8, 4_u8), (3, 1), (11, 0), (12, 0), (1, 4), (2, 0), (4, 1), (5, 0)]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut quote = quoted.build_ip();
+        for (at, byte) in changes {
+            let at = at.index(quote.len());
+            quote[at] = byte;
+        }
+        quote.truncate(cut.index(quote.len() + 1));
+        check::frame(&packet.icmp_error(message.0, message.1, 1400, &quote).build());
     }
 
     #[test]

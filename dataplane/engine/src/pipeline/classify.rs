@@ -99,7 +99,7 @@ fn other<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: &Context<
         return slot.refuse(Reason::NotOurMac);
     }
     let reason = match slot.parsed.kind {
-        Kind::Arp | Kind::Icmp6 if !port.kernel_sees_frames => {
+        Kind::Arp | Kind::Icmp6 { .. } if !port.kernel_sees_frames => {
             match local::answer_neighbour(&slot.parsed, frames, index, port) {
                 Ok(reason) => {
                     slot.verdict.action = Action::Local;
@@ -113,6 +113,7 @@ fn other<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: &Context<
         Kind::Error(ParseError::OtherEthertype) => Reason::OtherEthertype,
         // Damaged packets and fragments are drops on every port: they may be a VIP's.
         Kind::Error(error) => return slot.refuse(drop_reason(error)),
+        Kind::UdpFragment { .. } => return slot.refuse(Reason::OtherFragment),
         _ => Reason::OtherProtocol,
     };
     leave_to_kernel(slot, port, reason);
@@ -170,6 +171,7 @@ const fn drop_reason(error: ParseError) -> Reason {
         ParseError::BadIpv6 => Reason::BadIpv6,
         ParseError::BadTcp => Reason::BadTcp,
         ParseError::BadUdp => Reason::BadUdp,
+        ParseError::BadIcmp => Reason::BadIcmp,
         ParseError::TcpFragment => Reason::TcpFragment,
         ParseError::OtherFragment => Reason::OtherFragment,
     }

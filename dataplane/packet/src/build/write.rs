@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::{NO_OPERATION, Network, PacketBuilder, Transport, UDP};
-use crate::flow::{Family, Flow};
-use crate::{checksum, ethernet, icmp6, ipv4, ipv6, tcp};
+use super::{NO_OPERATION, Network, PacketBuilder, Transport};
+use crate::flow::{Address, Family, Flow};
+use crate::{checksum, ethernet, icmp6, ipv4, ipv6, tcp, udp};
 
 /// Putting it together.
 impl PacketBuilder {
@@ -14,13 +14,7 @@ impl PacketBuilder {
     /// If the options do not fit 40 bytes, or the packet not 65535.
     #[must_use]
     pub fn build(&self) -> Vec<u8> {
-        let mut frame = Vec::new();
-        frame.extend(self.destination_mac);
-        frame.extend(self.source_mac);
-        for (kind, id) in &self.tags {
-            frame.extend(kind.to_be_bytes());
-            frame.extend(id.to_be_bytes());
-        }
+        let mut frame = self.link();
         match self.network {
             Network::Arp(arp) => {
                 frame.extend(ethernet::ARP.to_be_bytes());
@@ -31,29 +25,80 @@ impl PacketBuilder {
                 frame.extend_from_slice(&self.payload);
             }
             Network::Ip { source, destination, family } => {
-                let flow = Flow {
-                    source,
-                    destination,
-                    source_port: self.ports.0,
-                    destination_port: self.ports.1,
-                    protocol: self.protocol_number(family),
-                    family,
-                };
-                let segment = self.segment(&flow);
-                match family {
-                    Family::V4 => self.push_ipv4(&mut frame, &flow, &segment),
-                    Family::V6 => self.push_ipv6(&mut frame, &flow, &segment),
-                }
+                let flow = self.flow_of(source, destination, family);
+                self.push_ip(&mut frame, &flow, &self.segment(&flow));
             }
         }
         frame.resize(frame.len() + self.trailer, 0);
         frame
     }
 
+    /// The IP packet alone: no Ethernet header, no VLAN tags, no trailer. What an ICMP error quotes.
+    ///
+    /// # Panics
+    /// As [`Self::build`].
+    #[must_use]
+    pub fn build_ip(&self) -> Vec<u8> {
+        let mut frame = self.build();
+        frame.truncate(frame.len() - self.trailer);
+        frame.split_off(ethernet::HEADER_LEN + self.tags.len() * ethernet::TAG_LEN)
+    }
+
+    /// The packet in fragments of at most `mtu` bytes, IP header included, in order; each as a frame. IPv6
+    /// extension headers go into every one. None of what is no IP packet.
+    ///
+    /// # Panics
+    /// As [`Self::build`], or if `mtu` leaves no room for 8 bytes.
+    #[must_use]
+    pub fn build_fragments(&self, mtu: usize) -> Vec<Vec<u8>> {
+        let Network::Ip { source, destination, family } = self.network else {
+            return Vec::new();
+        };
+        let flow = self.flow_of(source, destination, family);
+        let segment = self.segment(&flow);
+        let bare = self.clone().fragment(0, true).protocol(0).payload(&[]).build_ip();
+        let step = (mtu - bare.len()) / 8 * 8;
+        assert!(step > 0, "an MTU of {mtu}");
+        let mut frames = Vec::new();
+        for (index, part) in segment.chunks(step).enumerate() {
+            let offset = index * step;
+            let more = offset + part.len() < segment.len();
+            let mut frame = self.link();
+            self.clone().fragment(length(offset / 8), more).push_ip(&mut frame, &flow, part);
+            frame.resize(frame.len() + self.trailer, 0);
+            frames.push(frame);
+        }
+        frames
+    }
+
+    fn link(&self) -> Vec<u8> {
+        let mut frame = Vec::new();
+        frame.extend(self.destination_mac);
+        frame.extend(self.source_mac);
+        for (kind, id) in &self.tags {
+            frame.extend(kind.to_be_bytes());
+            frame.extend(id.to_be_bytes());
+        }
+        frame
+    }
+
+    fn flow_of(&self, source: Address, destination: Address, family: Family) -> Flow {
+        let (source_port, destination_port) = self.ports;
+        let protocol = self.protocol_number(family);
+        Flow { source, destination, source_port, destination_port, protocol, family }
+    }
+
+    fn push_ip(&self, frame: &mut Vec<u8>, flow: &Flow, segment: &[u8]) {
+        match flow.family {
+            Family::V4 => self.push_ipv4(frame, flow, segment),
+            Family::V6 => self.push_ipv6(frame, flow, segment),
+        }
+    }
+
     fn protocol_number(&self, family: Family) -> u8 {
         match (self.transport, family) {
             (Transport::Tcp, _) => tcp::PROTOCOL,
-            (Transport::Udp, _) => UDP,
+            (Transport::Udp, _) => udp::PROTOCOL,
             (Transport::Icmp { .. }, Family::V4) => ipv4::ICMP,
             (Transport::Icmp { .. }, Family::V6) => icmp6::PROTOCOL,
             (Transport::Raw(protocol), _) => protocol,

@@ -1,20 +1,22 @@
 //! What must hold for any bytes whatever. Called by the fuzz targets on what they invent, by property tests on
 //! noise, and by an ordinary test on the committed corpus.
 
+#[path = "answers.rs"]
+mod answers;
+
 use packet::build::packet;
 use packet::{
-    Flags, Flow, Kind, Malformed, Options, ParseError, Parsed, ResetReason, Tcp, TcpRst, answer, arp,
-    checksum, icmp6, options, parse, tcp,
+    Flags, Flow, Kind, Malformed, Options, ParseError, Parsed, Tcp, TcpRst, arp, icmp, icmp6, options, parse,
+    tcp,
 };
-
-const MAC: [u8; 6] = [2, 0, 0, 0, 2, 1];
 
 /// A frame: any bytes.
 pub fn frame(bytes: &[u8]) {
     let parsed = parse(bytes, bytes.len());
     frame_offsets(bytes, &parsed);
     frame_elsewhere(bytes, &parsed);
-    frame_answers(bytes, &parsed);
+    frame_quoted(bytes, &parsed);
+    answers::check(bytes, &parsed);
     let _ = arp::Arp::read(bytes, &parsed);
     let _ = icmp6::Solicitation::read(bytes, &parsed);
     let _ = options(parsed.tcp_options(bytes), parsed.tcp.flags, parsed.payload_len() > 0);
@@ -37,7 +39,9 @@ fn frame_offsets(bytes: &[u8], parsed: &Parsed) {
         }
         Kind::Udp => assert_eq!(parsed.payload, parsed.l4 + 8),
         Kind::Arp => assert_eq!(parsed.flow, Flow::default()),
-        Kind::Icmp4 | Kind::Icmp6 | Kind::OtherIp => assert_eq!(parsed.payload, parsed.l4),
+        Kind::Icmp4 { .. } | Kind::Icmp6 { .. } | Kind::OtherIp | Kind::UdpFragment { .. } => {
+            assert_eq!(parsed.payload, parsed.l4);
+        }
         Kind::Error(_) => {}
     }
     if parsed.kind != Kind::Tcp {
@@ -69,31 +73,15 @@ fn frame_elsewhere(bytes: &[u8], parsed: &Parsed) {
     }
 }
 
-/// What is answered is a well-formed frame to the one who asked, with right checksums.
-fn frame_answers(bytes: &[u8], parsed: &Parsed) {
-    let answers = [
-        (Kind::Arp, answer::arp_reply(bytes, parsed, MAC)),
-        (Kind::Icmp6, answer::neighbour_advertisement(bytes, parsed, MAC)),
-        (Kind::Tcp, answer::tcp_reset(bytes, parsed, MAC, true, ResetReason::MPTCP)),
-    ];
-    for (kind, answer) in answers {
-        let Some(answer) = answer else { continue };
-        assert_eq!(parsed.kind, kind);
-        let reply = answer.bytes();
-        let read = parse(reply, reply.len());
-        assert_eq!(read.kind, kind);
-        assert_eq!(read.l3, parsed.l3);
-        assert_eq!(reply[6..12], MAC);
-        assert_eq!(reply[0] & 1 == 1, kind == Kind::Icmp6 && parsed.flow.source.0 == 0);
-        if kind != Kind::Arp {
-            let segment = &reply[usize::from(read.l4)..usize::from(read.end)];
-            assert_eq!(checksum::transport(&read.flow, segment), 0);
-        }
-        // Nothing that is sent makes another Weft answer.
-        assert_eq!(answer::arp_reply(reply, &read, MAC), None);
-        assert_eq!(answer::neighbour_advertisement(reply, &read, MAC), None);
-        assert_eq!(answer::tcp_reset(reply, &read, MAC, true, ResetReason::MPTCP), None);
-    }
+/// A quoted flow is one that a client of the address the error went to can have.
+fn frame_quoted(bytes: &[u8], parsed: &Parsed) {
+    let Some(flow) = icmp::quoted(bytes, parsed) else { return };
+    assert_eq!(icmp::message(parsed.kind), icmp::Message::Error);
+    assert_eq!((flow.destination, flow.family), (parsed.flow.destination, parsed.flow.family));
+    assert!([6, 17].contains(&flow.protocol));
+    // What follows the packet plays no part.
+    let end = usize::from(parsed.end);
+    assert_eq!(icmp::quoted(&bytes[..end], parsed), Some(flow));
 }
 
 /// TCP options: a byte of flags, a byte that is odd where there is payload, then the options.
