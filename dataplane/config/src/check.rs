@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use ipc::message::{Forward, Name};
+use ipc::message::Name;
 
 use crate::model::{Backend, Config};
+use crate::reach::{Way, obstacle};
 use crate::schema::{Kind, backend as key};
 
 impl Config {
@@ -34,20 +35,11 @@ impl Config {
         }
         self.check_backend_addresses(&addresses)?;
         for vip in self.vips.iter().filter(|vip| vip.pool == pool.name) {
-            let lacks = |v4: bool| {
-                vip.addresses.iter().any(|address| address.is_ipv4() == v4)
-                    && !addresses.iter().any(|address| address.is_ipv4() == v4)
-            };
-            let shares = vip.addresses.iter().any(|a| addresses.iter().any(|b| a.is_ipv4() == b.is_ipv4()));
-            if vip.forward == Forward::Ipip && (lacks(true) || lacks(false)) {
-                let family = if lacks(true) { "IPv4" } else { "IPv6" };
-                return Err(format!(
-                    "VIP `{}` forwards by ipip and has an {family} address; give the backend one, too",
-                    vip.name
-                ));
-            }
-            if !shares {
-                return Err(format!("the backend has no address of a family of VIP `{}`; add one", vip.name));
+            let way = Way::new(vip.forward, vip.addresses.iter().copied());
+            let label = format!("`{}`", vip.name);
+            let has_mac = backend.mac.is_some();
+            if let Some(obstacle) = obstacle(&self.dataplane.ports, &label, &way, &addresses, has_mac) {
+                return Err(format!("the backend {obstacle}"));
             }
         }
         Ok(())

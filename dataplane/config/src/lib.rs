@@ -15,10 +15,12 @@
 
 mod check;
 mod commands;
+mod lifetimes;
 mod model;
 mod pool;
 mod port;
 mod problem;
+mod reach;
 mod read;
 mod reference;
 pub mod schema;
@@ -27,7 +29,8 @@ mod value;
 mod vip;
 
 pub use check::check_weight;
-pub use model::{Backend, Config, Dataplane, HugePages, Pool, Port, Ports, Prefix, Vip};
+pub use model::{Backend, Config, Dataplane, Evict, HugePages, Idle, Pool, Port, Ports, Prefix, Vip};
 pub use problem::Problem;
+pub use reach::NextHop;
 pub use reference::reference_markdown;
 pub use value::{format_mac, parse_address, parse_mac};

@@ -22,6 +22,8 @@ pub(crate) struct BackendDraft {
     /// Empty when what was given was wrong.
     pub addresses: Vec<At<IpAddr>>,
     pub mac: Option<[u8; 6]>,
+    /// Whether `mac` is given, right or wrong.
+    pub has_mac: bool,
     pub weight: u32,
     /// The whole table, to point at when something between tables is wrong.
     pub span: Span,
@@ -31,10 +33,6 @@ impl BackendDraft {
     /// Its name, for messages.
     pub fn label(&self) -> String {
         self.name.as_ref().map_or_else(|| "without a name".to_owned(), |name| format!("`{}`", name.value))
-    }
-
-    pub fn has(&self, v4: bool) -> bool {
-        self.addresses.iter().any(|address| address.value.is_ipv4() == v4)
     }
 }
 
@@ -67,10 +65,18 @@ fn read_backend(table: &Table<'_>, report: &mut Report<'_>) -> BackendDraft {
     let addresses = table.texts(&key::ADDRESS, report);
     let addresses = read_all(addresses, report, parse_address);
     pair(&addresses, key::ADDRESS.name, report);
+    let has_mac = table.given(&key::MAC).is_some();
     let mac = table.text(&key::MAC, report);
     let mac = mac.and_then(|mac| read_one(mac, report, parse_mac)).map(|mac| mac.value);
     let weight = table.integer(&key::WEIGHT, report).and_then(|weight| u32::try_from(weight.value).ok());
-    BackendDraft { name, addresses, mac, weight: weight.unwrap_or_default(), span: table.span.clone() }
+    BackendDraft {
+        name,
+        addresses,
+        mac,
+        has_mac,
+        weight: weight.unwrap_or_default(),
+        span: table.span.clone(),
+    }
 }
 
 fn check_apart(backend: &BackendDraft, other: &BackendDraft, report: &mut Report<'_>) {

@@ -5,14 +5,18 @@ use std::path::PathBuf;
 
 use ipc::limits;
 
-use crate::model::{Dataplane, Evict, HugePages, Idle, Port, Prefix};
+use crate::lifetimes;
+use crate::model::{Dataplane, HugePages, Port, Prefix};
 use crate::problem::{At, Report, Span};
 use crate::schema::{dataplane as key, port as port_key};
 use crate::table::Table;
-use crate::value::{pair, parse_address, parse_mac, parse_prefix, read_all, read_one};
+use crate::value::{Pair, pair, parse_address, parse_mac, parse_prefix, read_all, read_one};
 
 /// Longest `runtime_dir`: a Unix socket's whole path has at most 107 bytes.
 const MAX_RUNTIME_DIR: usize = 80;
+
+/// Longest name of a kernel interface: IFNAMSIZ of linux/if.h less its zero.
+const MAX_INTERFACE: usize = 15;
 
 /// An address of a port and where it stands; the VIPs are checked against these.
 pub(crate) struct OwnAddress {
@@ -42,6 +46,7 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> (Dataplane, Ve
         );
     }
     let ports = read_ports(&tables, &mut own, report);
+    let (idle, evict) = lifetimes::read(table, report);
     let dataplane = Dataplane {
         workers,
         flows: number(table.integer(&key::FLOWS, report)),
@@ -56,16 +61,9 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> (Dataplane, Ve
         maglev_seed: number(table.integer(&key::MAGLEV_SEED, report)),
         tunnel_source4: sources.v4,
         tunnel_source6: sources.v6,
-        keep_tables: true,
-        idle: Idle {
-            half_open: 64,
-            established: 64_000,
-            closing: 64,
-            closing_mptcp: 128,
-            adopted: 320,
-            udp: 128,
-        },
-        evict: Evict { half_open: Some(0), adopted: Some(0), closing: Some(0), own: Some(64), kept: None },
+        keep_tables: table.flag(&key::KEEP_TABLES, report),
+        idle,
+        evict,
         runtime_dir,
         ports,
     };
@@ -164,13 +162,15 @@ fn read_ports(tables: &[Table<'_>], own: &mut Vec<OwnAddress>, report: &mut Repo
         for prefix in &address {
             check_own(prefix, own, report);
         }
+        let gateways = read_gateways(table, &address, report);
+        let exception = read_exception(table, &ports, report);
         ports.push(Port {
             device: device.map(|device| device.value.to_owned()).unwrap_or_default(),
             mac: mac.map(|mac| mac.value),
             address: address.into_iter().map(|prefix| prefix.value).collect(),
-            gateway4: None,
-            gateway6: None,
-            exception: None,
+            gateway4: gateways.v4,
+            gateway6: gateways.v6,
+            exception,
             mtu: number(table.integer(&port_key::MTU, report)),
             promiscuous: table.flag(&port_key::PROMISCUOUS, report),
             rx_descriptors: number(table.integer(&port_key::RX_DESCRIPTORS, report)),
@@ -178,6 +178,54 @@ fn read_ports(tables: &[Table<'_>], own: &mut Vec<OwnAddress>, report: &mut Repo
         });
     }
     ports
+}
+
+/// A gateway is a station of the port's own network: no other could be asked for its MAC address.
+fn read_gateways(table: &Table<'_>, own: &[At<Prefix>], report: &mut Report<'_>) -> Pair {
+    let gateways = read_all(table.texts(&port_key::GATEWAY, report), report, parse_address);
+    for gateway in &gateways {
+        let address = gateway.value;
+        if own.iter().any(|prefix| prefix.value.address == address) {
+            report.problem(
+                &gateway.span,
+                format!("gateway {address} is the port's own address; give the router's"),
+            );
+        } else if !own.iter().any(|prefix| prefix.value.contains(address)) {
+            let message = format!(
+                "gateway {address} is in no prefix of the port's `address`; give a router of the port's own network"
+            );
+            report.problem(&gateway.span, message);
+        }
+    }
+    pair(&gateways, port_key::GATEWAY.name, report)
+}
+
+/// Linux refuses longer names, and `/`, `:` and spaces in them; DPDK reads a comma as the end of an argument.
+fn read_exception(table: &Table<'_>, ports: &[Port], report: &mut Report<'_>) -> Option<String> {
+    let name = table.text(&port_key::EXCEPTION, report)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let taken = ["lo", "all", "default", ".", ".."];
+    if name.value.is_empty() || name.value.len() > MAX_INTERFACE || !name.value.bytes().all(plain) {
+        report.problem(
+            &name.span,
+            format!(
+                "`exception` \"{}\" will not do as an interface's name; use 1 to {MAX_INTERFACE} of a-z, A-Z, 0-9, ., _ \
+                 and -",
+                name.value.escape_debug()
+            ),
+        );
+    } else if taken.contains(&name.value) {
+        report.problem(
+            &name.span,
+            format!("`exception` \"{}\" has another meaning to the kernel; use another name", name.value),
+        );
+    } else if ports.iter().any(|port| port.exception.as_deref() == Some(name.value)) {
+        report.problem(
+            &name.span,
+            format!("`exception` \"{}\" is that of a port above; give each port its own", name.value),
+        );
+    }
+    Some(name.value.to_owned())
 }
 
 fn check_device(device: &At<&str>, ports: &[Port], report: &mut Report<'_>) {

@@ -64,7 +64,9 @@ fn read<'t>(document: &'t DeTable<'t>, report: &mut Report<'_>) -> Option<Config
         Some(_) => root.table(&schema::DATAPLANE_KEY, report),
         None => Some(Table::root(&schema::dataplane::SECTION, &absent, report)),
     };
+    let before = report.count();
     let dataplane = dataplane.map(|table| port::read(&table, report));
+    let ports_are_clean = report.count() == before;
     let before = report.count();
     let tables = root.tables(&schema::POOL_KEY, report);
     trusted &= report.count() == before;
@@ -78,18 +80,22 @@ fn read<'t>(document: &'t DeTable<'t>, report: &mut Report<'_>) -> Option<Config
     check_pools(&pools, report);
     // Where a pool's own header or name is wrong, "there is no such pool" would be an echo of that mistake.
     trusted &= pools.iter().all(|pool| pool.name.is_some());
+    let (dataplane, own) = dataplane.unzip();
+    let before = report.count();
+    vip::check_addresses(&vips, own.as_deref().unwrap_or_default(), &pools, report);
+    // A wrong address, or a wrong gateway, would be said again of every backend behind it.
+    let trusted_ports = dataplane.as_ref().filter(|_| ports_are_clean && report.count() == before);
+    let ports = trusted_ports.map_or(&[][..], |dataplane| &dataplane.ports);
     for vip in &vips {
-        vip::check_pool(vip, &pools, trusted, report);
+        vip::check_pool(vip, &pools, ports, trusted, report);
     }
     vip::check_apart(&vips, report);
     if vips.len() > limits::MAX_VIPS {
         report.problem(&(0..0), format!("{} VIPs; Weft takes at most {}", vips.len(), limits::MAX_VIPS));
     }
-    let (dataplane, own) = dataplane?;
-    vip::check_addresses(&vips, &own, &pools, report);
     let pools = pools.into_iter().map(pool::build).collect::<Option<_>>()?;
     let vips = vips.into_iter().map(vip::build).collect::<Option<_>>()?;
-    Some(Config { dataplane, pools, vips })
+    Some(Config { dataplane: dataplane?, pools, vips })
 }
 
 fn check_pools(pools: &[PoolDraft], report: &mut Report<'_>) {

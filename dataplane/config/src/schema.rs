@@ -12,6 +12,8 @@ pub enum Kind {
         /// The largest value.
         max: u64,
     },
+    /// Seconds from 0 to the number, or the word "never".
+    SecondsOrNever(u64),
     /// A list of whole numbers, each in a range.
     Integers {
         /// The smallest value.
@@ -55,7 +57,7 @@ pub enum Without {
     Integer(u64),
     /// This truth.
     Flag(bool),
-    /// This string.
+    /// This string; of [`Kind::SecondsOrNever`], this word.
     Text(&'static str),
     /// This list of one string.
     List(&'static str),
@@ -126,165 +128,8 @@ pub const VIP_KEY: Key = Key {
     meaning: "What clients connect to.",
 };
 
-/// Keys of `[dataplane]`.
-pub mod dataplane {
-    use super::*;
-
-    /// The table.
-    pub const SECTION: Section = Section {
-        header: "[dataplane]",
-        meaning: "Cores, memory and ports of `weft-dataplane`. Read once, at its start.",
-        keys: &[
-            WORKERS,
-            FLOWS,
-            TOKENS,
-            RUNTIME_DIR,
-            HUGE_PAGES,
-            MEMORY_MB,
-            FILE_PREFIX,
-            MAGLEV_SEED,
-            TUNNEL_SOURCE,
-            PORT,
-        ],
-    };
-    /// `workers`.
-    pub const WORKERS: Key = Key {
-        name: "workers",
-        kind: Kind::Integers { min: 0, max: 127 },
-        default: Without::Otherwise("lcore 0 alone"),
-        meaning: "The lcores (CPU numbers) that poll, each with one receive and one transmit queue on every port. \
-                  A worker takes its core whole.",
-    };
-    /// `flows`.
-    pub const FLOWS: Key = Key {
-        name: "flows",
-        kind: Kind::Integer { min: 1024, max: 1_000_000_000 },
-        default: Without::Integer(1_000_000),
-        meaning: "Entries the flow table is made for. Fixed at start; about 30 bytes each.",
-    };
-    /// `tokens`.
-    pub const TOKENS: Key = Key {
-        name: "tokens",
-        kind: Kind::Integer { min: 1024, max: 1_000_000_000 },
-        default: Without::Integer(1_000_000),
-        meaning: "Entries the token table is made for. Fixed at start; about 13 bytes each.",
-    };
-    /// `runtime_dir`.
-    pub const RUNTIME_DIR: Key = Key {
-        name: "runtime_dir",
-        kind: Kind::Text("an absolute path of at most 80 bytes"),
-        default: Without::Text("/run/weft"),
-        meaning: "Holds the shared segment, the tables' files, the lock files and the control plane's socket. \
-                  One directory for each Weft of a machine.",
-    };
-    /// `huge_pages`.
-    pub const HUGE_PAGES: Key = Key {
-        name: "huge_pages",
-        kind: Kind::Choice(&[now("auto"), now("on"), now("off")]),
-        default: Without::Text("auto"),
-        meaning: "`on` refuses to start without huge pages, `off` never asks for them, `auto` takes them where \
-                  there are any and says so.",
-    };
-    /// `memory_mb`.
-    pub const MEMORY_MB: Key = Key {
-        name: "memory_mb",
-        kind: Kind::Integer { min: 32, max: 1_048_576 },
-        default: Without::Integer(256),
-        meaning: "Memory for packet buffers, in MiB. The tables' memory comes on top.",
-    };
-    /// `file_prefix`.
-    pub const FILE_PREFIX: Key = Key {
-        name: "file_prefix",
-        kind: Kind::Text("1 to 48 of a-z, A-Z, 0-9, `-` and `_`"),
-        default: Without::Otherwise("derived from `runtime_dir`"),
-        meaning: "Tells this DPDK program's files from those of others on the machine.",
-    };
-    /// `maglev_seed`.
-    pub const MAGLEV_SEED: Key = Key {
-        name: "maglev_seed",
-        kind: Kind::Integer { min: 0, max: i64::MAX as u64 },
-        default: Without::Integer(0x7765_6674),
-        meaning: "Seed of the public hash that chooses backends. Appliances that share VIPs must share it.",
-    };
-    /// `tunnel_source`.
-    pub const TUNNEL_SOURCE: Key = Key {
-        name: "tunnel_source",
-        kind: Kind::Texts("an IP address"),
-        default: Without::Otherwise("the address of the port the packet leaves by"),
-        meaning: "Outer source address of tunnelled packets (`forward = \"ipip\"`), at most one of each family.",
-    };
-    /// `[[dataplane.port]]`.
-    pub const PORT: Key = Key {
-        name: "port",
-        kind: Kind::Tables(&port::SECTION),
-        default: Without::Otherwise("no ports; enough for `replay`, not for `run`"),
-        meaning: "DPDK ports.",
-    };
-}
-
-/// Keys of `[[dataplane.port]]`.
-pub mod port {
-    use super::*;
-
-    /// The table.
-    pub const SECTION: Section = Section {
-        header: "[[dataplane.port]]",
-        meaning: "A DPDK port. `replay` needs none.",
-        keys: &[DEVICE, MAC, ADDRESS, MTU, PROMISCUOUS, RX_DESCRIPTORS, TX_DESCRIPTORS],
-    };
-    /// `device`.
-    pub const DEVICE: Key = Key {
-        name: "device",
-        kind: Kind::Text("a PCI address such as `0000:3b:00.0`, or a vdev string as DPDK takes it"),
-        default: Without::Required,
-        meaning: "Which device.",
-    };
-    /// `mac`.
-    pub const MAC: Key = Key {
-        name: "mac",
-        kind: Kind::Text("six hexadecimal bytes with colons"),
-        default: Without::Otherwise("what the device reports"),
-        meaning: "The port's MAC address: frames to it are taken, frames from Weft bear it. Must be given for \
-                  af_packet, where it is that of the kernel's interface.",
-    };
-    /// `address`.
-    pub const ADDRESS: Key = Key {
-        name: "address",
-        kind: Kind::Texts("an IP address with its prefix length, such as `10.0.1.254/24`"),
-        default: Without::Otherwise("none"),
-        meaning: "The port's own addresses: ARP requests and neighbour solicitations for them are answered, \
-                  tunnels start from them, and their prefixes say which backends the port reaches.",
-    };
-    /// `mtu`.
-    pub const MTU: Key = Key {
-        name: "mtu",
-        kind: Kind::Integer { min: 1280, max: 9600 },
-        default: Without::Integer(1500),
-        meaning: "Largest IP packet in bytes. Tunnels to backends add 20 (IPv4) or 40 (IPv6) bytes, so 1600 carries \
-                  clients' 1500 whole.",
-    };
-    /// `promiscuous`.
-    pub const PROMISCUOUS: Key = Key {
-        name: "promiscuous",
-        kind: Kind::Flag,
-        default: Without::Flag(false),
-        meaning: "Whether the device takes frames to other MAC addresses, too. Weft drops those as `not_our_mac`.",
-    };
-    /// `rx_descriptors`.
-    pub const RX_DESCRIPTORS: Key = Key {
-        name: "rx_descriptors",
-        kind: Kind::Integer { min: 64, max: 32_768 },
-        default: Without::Integer(1024),
-        meaning: "Frames a receive queue holds before the device drops.",
-    };
-    /// `tx_descriptors`.
-    pub const TX_DESCRIPTORS: Key = Key {
-        name: "tx_descriptors",
-        kind: Kind::Integer { min: 64, max: 32_768 },
-        default: Without::Integer(1024),
-        meaning: "Frames a transmit queue holds before Weft drops.",
-    };
-}
+pub mod dataplane;
+pub mod port;
 
 /// What a name may be; said by the reference.
 pub const NAME_FORM: &str = "a name of 1 to 63 bytes without spaces or control characters";
@@ -341,15 +186,18 @@ pub mod backend {
         name: "address",
         kind: Kind::Texts("an IP address"),
         default: Without::Required,
-        meaning: "The backend's own addresses, at most one of each family, not the VIP's. `l2dsr` needs a family in common with the VIP, \
-                  `ipip` every family of the VIP.",
+        meaning: "The backend's own addresses, at most one of each family, not the VIP's. `l2dsr` needs a family in \
+                  common with the VIP and an address on a port's network. `ipip` and `gue` go to the address of the \
+                  packet's family, else to the other; outside the ports' networks by way of a port's `gateway`.",
     };
     /// `mac`.
     pub const MAC: Key = Key {
         name: "mac",
         kind: Kind::Text("six hexadecimal bytes with colons"),
-        default: Without::Otherwise("resolved by the control plane through the kernel's neighbour table"),
-        meaning: "Where frames for the backend go: its own MAC address, or the next hop's for `ipip` across a router.",
+        default: Without::Otherwise(
+            "resolved by the control plane, the gateway's where the backend is behind one",
+        ),
+        meaning: "Where frames for the backend go: its own MAC address, or the next hop's for tunnels across a router.",
     };
     /// `weight`.
     pub const WEIGHT: Key = Key {
@@ -418,11 +266,12 @@ pub mod vip {
     /// `forward`.
     pub const FORWARD: Key = Key {
         name: "forward",
-        kind: Kind::Choice(&[now("l2dsr"), now("ipip"), later("gue")]),
+        kind: Kind::Choice(&[now("l2dsr"), now("ipip"), now("gue")]),
         default: Without::Text("l2dsr"),
-        meaning: "How packets reach a backend. `l2dsr` rewrites the destination MAC address: backends are on the \
-                  port's network and bear the VIP on a loopback interface. `ipip` wraps the packet (4in4, 6in6): \
-                  backends unwrap it.",
+        meaning: "How packets reach a backend, which answers the client directly. `l2dsr` rewrites the destination MAC \
+                  address: backends are on a port's network. `ipip` wraps the packet in IP, `gue` in IP, UDP (port \
+                  6080) and GUE: backends may be anywhere, of either family, and unwrap it. Backends bear the VIP on \
+                  a loopback interface in every mode.",
     };
     /// `[vip.mptcp]`.
     pub const MPTCP: Key = Key {

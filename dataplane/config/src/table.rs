@@ -120,6 +120,23 @@ impl<'t> Table<'t> {
         items.iter().filter_map(|item| number(key, item, min, max, report)).collect()
     }
 
+    /// Seconds, or `None` for "never". Something wrong is reported and stands as "never", too.
+    pub fn seconds_or_never(&self, key: &Key, report: &mut Report<'_>) -> Option<u64> {
+        let Kind::SecondsOrNever(max) = key.kind else {
+            return None;
+        };
+        let Some(value) = self.value(key, report) else {
+            return match key.default {
+                Without::Integer(seconds) => Some(seconds),
+                _ => None,
+            };
+        };
+        match value.get_ref() {
+            DeValue::String(word) if word == "never" => None,
+            _ => number(key, value, 0, max, report).map(|seconds| seconds.value),
+        }
+    }
+
     /// A truth.
     pub fn flag(&self, key: &Key, report: &mut Report<'_>) -> bool {
         let default = matches!(key.default, Without::Flag(true));
@@ -217,6 +234,19 @@ impl<'t> Table<'t> {
         self.value(key, report)
     }
 
+    /// A table below this one, or an empty one in its place, so that its defaults are read.
+    pub fn table_or_empty(
+        &self,
+        key: &Key,
+        empty: &'t DeTable<'t>,
+        report: &mut Report<'_>,
+    ) -> Option<Table<'t>> {
+        match key.kind {
+            Kind::Table(section) if self.given(key).is_none() => Some(Table::root(section, empty, report)),
+            _ => self.table(key, report),
+        }
+    }
+
     /// A table below this one.
     pub fn table(&self, key: &Key, report: &mut Report<'_>) -> Option<Table<'t>> {
         let Kind::Table(section) = key.kind else {
@@ -255,6 +285,7 @@ fn preposition(place: &str) -> String {
 pub(crate) fn describe(kind: Kind) -> String {
     match kind {
         Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
+        Kind::SecondsOrNever(max) => format!("a whole number from 0 to {max}, or \"never\""),
         Kind::Integers { min, max } => format!("a list of whole numbers from {min} to {max}"),
         Kind::Flag => "true or false".to_owned(),
         Kind::Text(form) => form.to_owned(),

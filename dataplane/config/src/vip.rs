@@ -8,10 +8,11 @@ use ipc::message::{Forward, Name, Protocol, UnknownToken};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use crate::model::{Ports, Vip};
+use crate::model::{Port, Ports, Vip};
 use crate::pool::{self, PoolDraft};
 use crate::port::OwnAddress;
 use crate::problem::{At, Report, Span};
+use crate::reach::{Way, obstacle};
 use crate::schema::{mptcp, vip as key};
 use crate::table::{self, Table};
 use crate::value::{parse_address, read_all};
@@ -41,6 +42,7 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> (VipDraft, Opt
     };
     let forward = match table.choice(&key::FORWARD, report).map(|word| word.value) {
         Some("ipip") => Forward::Ipip,
+        Some("gue") => Forward::Gue,
         _ => Forward::L2dsr,
     };
     let (learn, unknown_token) = read_mptcp(table, protocol, report);
@@ -140,11 +142,17 @@ fn read_port(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<u1
 }
 
 /// Checks a VIP against its pool. A pool that is not there is reported only if the pools are `trusted`.
-pub(crate) fn check_pool(vip: &VipDraft, pools: &[PoolDraft], trusted: bool, report: &mut Report<'_>) {
+pub(crate) fn check_pool(
+    vip: &VipDraft,
+    pools: &[PoolDraft],
+    ports: &[Port],
+    trusted: bool,
+    report: &mut Report<'_>,
+) {
     let Some(name) = &vip.pool else { return };
     let named = |pool: &&PoolDraft| pool.name.as_ref().is_some_and(|other| other.value == name.value);
     match pools.iter().find(named) {
-        Some(pool) => check_families(vip, pool, report),
+        Some(pool) => check_backends(vip, pool, ports, report),
         None if trusted => no_such_pool(name, pools, report),
         None => {}
     }
@@ -161,27 +169,13 @@ fn no_such_pool(name: &At<Name>, pools: &[PoolDraft], report: &mut Report<'_>) {
     report.problem(&name.span, format!("there is no pool `{}`; {advice}", name.value));
 }
 
-/// `ipip` keeps the family, so a backend needs every family of the VIP; `l2dsr` needs an address to be found by.
-fn check_families(vip: &VipDraft, pool: &PoolDraft, report: &mut Report<'_>) {
-    let vip_has = |v4: bool| vip.addresses.iter().any(|address| address.value.is_ipv4() == v4);
-    for backend in pool.backends.iter().filter(|backend| !backend.addresses.is_empty()) {
-        let lacks = |v4: bool| vip_has(v4) && !backend.has(v4);
-        let shares = |v4: bool| vip_has(v4) && backend.has(v4);
-        let (backend_label, vip_label) = (backend.label(), vip.label());
-        let message = match vip.forward {
-            Forward::Ipip if lacks(true) || lacks(false) => {
-                let family = if lacks(true) { "IPv4" } else { "IPv6" };
-                format!(
-                    "backend {backend_label} has no {family} address, but VIP {vip_label} has one and forwards by \
-                     ipip, which keeps the family; add one"
-                )
-            }
-            Forward::L2dsr if !vip.addresses.is_empty() && !shares(true) && !shares(false) => {
-                format!("backend {backend_label} has no address of a family of VIP {vip_label}; add one")
-            }
-            _ => continue,
-        };
-        report.problem(&backend.span, message);
+fn check_backends(vip: &VipDraft, pool: &PoolDraft, ports: &[Port], report: &mut Report<'_>) {
+    let way = Way::new(vip.forward, vip.addresses.iter().map(|address| address.value));
+    for backend in &pool.backends {
+        let addresses: Vec<IpAddr> = backend.addresses.iter().map(|address| address.value).collect();
+        if let Some(obstacle) = obstacle(ports, &vip.label(), &way, &addresses, backend.has_mac) {
+            report.problem(&backend.span, format!("backend {} {obstacle}", backend.label()));
+        }
     }
 }
 

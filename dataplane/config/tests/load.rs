@@ -7,7 +7,7 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
-use config::{Config, HugePages, Ports, Prefix, schema};
+use config::{Config, Evict, HugePages, Idle, NextHop, Ports, Prefix, schema};
 use ipc::message::{BackendState, Command, Forward, Protocol, UnknownToken};
 use proptest::prelude::*;
 
@@ -51,10 +51,64 @@ fn what_is_left_out_has_the_default_the_reference_says() {
     assert_eq!((dataplane.flows, dataplane.tokens, dataplane.memory_mb), (1_000_000, 1_000_000, 256));
     assert_eq!(dataplane.huge_pages, HugePages::Auto);
     assert_eq!((dataplane.tunnel_source4, dataplane.tunnel_source6), (None, None));
+    assert!(dataplane.keep_tables);
+    let Idle { half_open, established, closing, closing_mptcp, adopted, udp } = dataplane.idle;
+    assert_eq!((half_open, established, closing, closing_mptcp), (64, 64_000, 64, 128));
+    assert_eq!((adopted, udp), (320, 128));
+    let Evict { half_open, adopted, closing, own, kept } = dataplane.evict;
+    assert_eq!((half_open, adopted, closing, own, kept), (Some(0), Some(0), Some(0), Some(64), None));
     let port = &dataplane.ports[0];
     assert_eq!((port.mac, port.mtu, port.promiscuous), (None, 1500, false));
+    assert_eq!((port.gateway4, port.gateway6, port.exception.as_deref()), (None, None, None));
     assert_eq!((port.rx_descriptors, port.tx_descriptors), (1024, 1024));
     assert!(port.address.is_empty() && config.pools.is_empty() && config.vips.is_empty());
+}
+
+#[test]
+fn times_gateways_and_the_exception_path_are_read_as_given() {
+    let config = parse(
+        "[dataplane]\nkeep_tables = false\n[dataplane.idle]\nhalf_open = 1\nestablished = 64_000\nclosing = 2\n\
+         closing_mptcp = 60\nadopted = 3\nudp = 4\n[dataplane.evict]\nhalf_open = \"never\"\nadopted = 5\n\
+         closing = 6\nown = \"never\"\nkept = 64_000\n[[dataplane.port]]\ndevice = \"a\"\n\
+         address = [\"10.0.1.254/24\", \"fd00:1::254/64\"]\ngateway = [\"fd00:1::1\", \"10.0.1.1\"]\n\
+         exception = \"weft0.100\"\n",
+    );
+    let dataplane = &config.dataplane;
+    assert!(!dataplane.keep_tables);
+    let idle = Idle { half_open: 1, established: 64_000, closing: 2, closing_mptcp: 60, adopted: 3, udp: 4 };
+    assert_eq!(dataplane.idle, idle);
+    let evict = Evict { half_open: None, adopted: Some(5), closing: Some(6), own: None, kept: Some(64_000) };
+    assert_eq!(dataplane.evict, evict);
+    let port = &dataplane.ports[0];
+    assert_eq!(port.gateway4, Some(Ipv4Addr::new(10, 0, 1, 1)));
+    assert_eq!(port.gateway6, Some("fd00:1::1".parse().unwrap()));
+    assert_eq!(port.exception.as_deref(), Some("weft0.100"));
+}
+
+#[test]
+fn the_next_hop_is_the_backend_where_a_port_reaches_it_else_the_gateway_of_the_address_in_use() {
+    let hop = |vip: &str, backend: &str, gateway: &str| {
+        let config = parse(&format!(
+            "[[dataplane.port]]\ndevice = \"a\"\naddress = [\"10.0.1.254/24\", \"fd00:1::254/64\"]\n{gateway}\n\
+             [[pool]]\nname = \"p\"\n[[pool.backend]]\nname = \"b\"\naddress = {backend}\n\
+             [[vip]]\nname = \"v\"\nport = 80\npool = \"p\"\nforward = \"ipip\"\naddress = {vip}\n",
+        ));
+        let pool = &config.pools[0];
+        config.next_hop(pool, &pool.backends[0])
+    };
+    let direct = |address: &str| Some(NextHop { address: address.parse().unwrap(), beyond: None });
+    let through = |gateway: &str, beyond: &str| {
+        Some(NextHop { address: gateway.parse().unwrap(), beyond: Some(beyond.parse().unwrap()) })
+    };
+    let both = r#"gateway = ["10.0.1.1", "fd00:1::1"]"#;
+    let (v4, v6) = (r#""10.9.9.9""#, r#""fd99::9""#);
+    assert_eq!(hop(v4, r#"["10.0.1.11", "fd00:1::11"]"#, ""), direct("10.0.1.11"));
+    assert_eq!(hop(v6, r#"["10.0.1.11", "fd00:1::11"]"#, ""), direct("fd00:1::11"));
+    assert_eq!(hop(v6, r#""10.0.1.11""#, ""), direct("10.0.1.11"), "the other family, for want of its own");
+    assert_eq!(hop(v4, r#""10.0.2.11""#, both), through("10.0.1.1", "10.0.2.11"));
+    assert_eq!(hop(v4, r#""fd00:2::11""#, both), through("fd00:1::1", "fd00:2::11"));
+    assert_eq!(hop(v4, r#"["10.0.1.11", "fd00:2::11"]"#, both), direct("10.0.1.11"));
+    assert_eq!(hop(v6, r#"["10.0.2.11", "fd00:2::11"]"#, both), through("fd00:1::1", "fd00:2::11"));
 }
 
 #[test]
@@ -263,11 +317,16 @@ fn a_backend_that_joins_at_run_time_obeys_the_rules_of_the_file() {
     assert!(refused(|b| b.address4 = Some(Ipv4Addr::new(10, 9, 9, 9))).contains("VIP `web`'s"));
     assert!(refused(|b| b.address4 = Some(Ipv4Addr::new(10, 0, 1, 254))).contains("a port's own"));
     assert!(refused(|b| b.weight = 1001).contains("from 0 to 1000"));
+    let far = |b: &mut config::Backend| b.address4 = Some(Ipv4Addr::new(10, 0, 2, 13));
+    assert!(refused(far).contains("reaches only that; use `forward = \"ipip\"` or \"gue\""));
     let mut ipip = config.clone();
     ipip.vips[0].forward = Forward::Ipip;
-    assert!(
-        ipip.check_backend(&pool, &good).unwrap_err().contains("forwards by ipip and has an IPv6 address")
-    );
+    assert_eq!(ipip.check_backend(&pool, &good), Ok(()), "one family carries both");
+    let mut beyond = good.clone();
+    far(&mut beyond);
+    assert!(ipip.check_backend(&pool, &beyond).unwrap_err().contains("no port has an IPv4 gateway"));
+    ipip.dataplane.ports[0].gateway4 = Some(Ipv4Addr::new(10, 0, 1, 1));
+    assert_eq!(ipip.check_backend(&pool, &beyond), Ok(()));
 }
 
 #[test]

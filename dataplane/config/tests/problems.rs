@@ -31,7 +31,7 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     (
         "mtu     = 1600",
         "speed_of_light = 1600",
-        &["11:1: unknown key `speed_of_light` in [[dataplane.port]]; the keys here are device, mac, address, mtu, promiscuous, rx_descriptors and tx_descriptors"],
+        &["11:1: unknown key `speed_of_light` in [[dataplane.port]]; the keys here are device, mac, address, gateway, exception, mtu, promiscuous, rx_descriptors and tx_descriptors"],
     ),
     (
         "mtu     = 1600",
@@ -265,8 +265,8 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     ),
     (
         r#"forward  = "l2dsr""#,
-        r#"forward = "gue""#,
-        &[r#"33:11: `forward` "gue" is not yet available in this version; there is "l2dsr" and "ipip""#],
+        r#"forward = "geneve""#,
+        &[r#"33:11: `forward` "geneve" is unknown; there is "l2dsr", "ipip" and "gue""#],
     ),
     (
         r#"steering = ["learn"]"#,
@@ -296,7 +296,7 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     (
         r#"forward  = "l2dsr""#,
         "forward = \"ipip\"\n[[vip.backend]]\nname = \"x\"\naddress = \"10.0.1.13\"",
-        &["32:12: the VIP has both `pool` and [[vip.backend]]; keep one of them", "34:1: backend `x` has no IPv6 address, but VIP `web` has one and forwards by ipip, which keeps the family; add one"],
+        &["32:12: the VIP has both `pool` and [[vip.backend]]; keep one of them"],
     ),
     (
         r#"address = ["10.0.1.12", "fd00:1::12"]"#,
@@ -307,6 +307,60 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         r#"address = ["10.0.1.12", "fd00:1::12"]"#,
         r#"adress = "10.0.1.12""#,
         &["22:1: `address` is missing in [[pool.backend]]; add `address = ...`, an IP address, or a list of such", "24:1: unknown key `adress` in [[pool.backend]]; did you mean `address`?"],
+    ),
+    (
+        r#"runtime_dir = "/run/weft""#,
+        "keep_tables = 1",
+        &["5:15: `keep_tables` is a number; give true or false"],
+    ),
+    (
+        r#"runtime_dir = "/run/weft""#,
+        "[dataplane.idle]\nclosing_mptcp = 59\nestablished = 64_001\nhalf_open = 0\nudp = \"never\"",
+        &[
+            "6:17: 59 is out of range for `closing_mptcp`; it goes from 60 to 64000",
+            "7:15: 64001 is out of range for `established`; it goes from 1 to 64000",
+            "8:13: 0 is out of range for `half_open`; it goes from 1 to 64000",
+            "9:7: `udp` is a string; give a whole number from 1 to 64000",
+        ],
+    ),
+    (
+        r#"runtime_dir = "/run/weft""#,
+        "[dataplane.evict]\nown = 64_001\nkept = \"Never\"\nadopted = true\nudp = 0",
+        &[
+            "6:7: 64001 is out of range for `own`; it goes from 0 to 64000",
+            r#"7:8: `kept` is a string; give a whole number from 0 to 64000, or "never""#,
+            r#"8:11: `adopted` is a truth value; give a whole number from 0 to 64000, or "never""#,
+            "9:1: unknown key `udp` in [dataplane.evict]; the keys here are half_open, adopted, closing, own and kept",
+        ],
+    ),
+    (
+        "mtu     = 1600",
+        r#"gateway = ["10.0.2.1", "10.0.1.254", "fd00:1::1"]"#,
+        &[
+            "11:12: gateway 10.0.2.1 is in no prefix of the port's `address`; give a router of the port's own network",
+            "11:24: gateway 10.0.1.254 is the port's own address; give the router's",
+            "11:24: a second IPv4 address in `gateway`; keep one of each family",
+        ],
+    ),
+    (
+        "mtu     = 1600",
+        r#"exception = "weft 0""#,
+        &[r#"11:13: `exception` "weft 0" will not do as an interface's name; use 1 to 15 of a-z, A-Z, 0-9, ., _ and -"#],
+    ),
+    (
+        "mtu     = 1600",
+        r#"exception = "sixteen-letters-""#,
+        &[r#"11:13: `exception` "sixteen-letters-" will not do as an interface's name; use 1 to 15 of a-z, A-Z, 0-9, ., _ and -"#],
+    ),
+    (
+        "mtu     = 1600",
+        r#"exception = "all""#,
+        &[r#"11:13: `exception` "all" has another meaning to the kernel; use another name"#],
+    ),
+    (
+        "mtu     = 1600",
+        "exception = \"weft0\"\n[[dataplane.port]]\ndevice = \"x\"\nexception = \"weft0\"",
+        &[r#"14:13: `exception` "weft0" is that of a port above; give each port its own"#],
     ),
 ];
 
@@ -377,21 +431,71 @@ fn two_vips_may_share_an_address_by_port_or_protocol() {
 }
 
 #[test]
-fn ipip_needs_every_family_of_the_vip_and_l2dsr_any() {
+fn l2dsr_needs_a_family_in_common_and_tunnels_take_any_mix() {
     let one_family = with(r#"address = ["10.0.1.12", "fd00:1::12"]"#, r#"address = "10.0.1.12""#);
     assert_eq!(problems(&one_family), [""; 0]);
-    let ipip = one_family.replace(r#""l2dsr""#, r#""ipip""#);
-    assert_eq!(
-        problems(&ipip),
-        [
-            "weft.toml:22:1: backend `b2` has no IPv6 address, but VIP `web` has one and forwards by ipip, which \
-             keeps the family; add one"
-        ]
-    );
+    for tunnel in ["ipip", "gue"] {
+        assert_eq!(problems(&one_family.replace("l2dsr", tunnel)), [""; 0], "{tunnel}");
+    }
     let other_family = one_family.replace(r#"["10.9.9.9", "fd99::9"]"#, r#""fd99::9""#);
     assert_eq!(
         problems(&other_family),
         ["weft.toml:22:1: backend `b2` has no address of a family of VIP `web`; add one"]
+    );
+    for tunnel in ["ipip", "gue"] {
+        assert_eq!(problems(&other_family.replace("l2dsr", tunnel)), [""; 0], "{tunnel}");
+    }
+}
+
+#[test]
+fn a_backend_beyond_the_ports_networks_needs_a_tunnel_and_a_gateway_of_its_family() {
+    let far = with(r#"address = ["10.0.1.12", "fd00:1::12"]"#, r#"address = "10.0.2.12""#)
+        .replace(r#"mac     = "02:00:00:00:03:02""#, "");
+    assert_eq!(
+        problems(&far),
+        [
+            "weft.toml:22:1: backend `b2` is not on a port's network (10.0.2.12), but VIP `web` forwards by l2dsr, which \
+          reaches only that; use `forward = \"ipip\"` or \"gue\", or give a port an address in the backend's network"
+        ]
+    );
+    for tunnel in ["ipip", "gue"] {
+        let tunnelled = far.replace("l2dsr", tunnel);
+        assert_eq!(
+            problems(&tunnelled),
+            [
+                "weft.toml:22:1: backend `b2` is not on a port's network (10.0.2.12), and no port has an IPv4 gateway; \
+              add `gateway` to [[dataplane.port]]"
+            ]
+        );
+        let of_another_family = tunnelled.replace("mtu     = 1600", r#"gateway = "fd00:1::1""#);
+        assert_eq!(problems(&of_another_family), problems(&tunnelled));
+        assert_eq!(problems(&tunnelled.replace("mtu     = 1600", r#"gateway = "10.0.1.1""#)), [""; 0]);
+        let mac = "address = \"10.0.2.12\"\nmac = \"02:00:00:00:03:09\"";
+        assert_eq!(
+            problems(&tunnelled.replace(r#"address = "10.0.2.12""#, mac)),
+            [""; 0],
+            "its next hop is given"
+        );
+    }
+}
+
+#[test]
+fn where_no_port_has_an_address_no_backend_is_too_far() {
+    let far = with(r#"address = ["10.0.1.12", "fd00:1::12"]"#, r#"address = "10.0.2.12""#);
+    let unknown = far.replace(r#"address = ["10.0.1.254/24", "fd00:1::254/64"]"#, "");
+    assert_eq!(problems(&unknown), [""; 0]);
+    let other_family = far.replace(r#"["10.0.1.254/24", "fd00:1::254/64"]"#, r#""fd00:1::254/64""#);
+    assert_eq!(problems(&other_family), [""; 0]);
+}
+
+#[test]
+fn a_mistake_in_a_ports_addresses_is_not_said_again_of_every_backend() {
+    let far = with(r#"address = ["10.0.1.254/24", "fd00:1::254/64"]"#, r#"address = ["10.0.2.254/24", "x"]"#);
+    assert_eq!(
+        problems(&far),
+        [
+            r#"weft.toml:10:29: "x" is not an address with a prefix length; write it as in 10.0.1.254/24 or fd00:1::254/64"#
+        ]
     );
 }
 

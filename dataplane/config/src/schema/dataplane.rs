@@ -1,0 +1,217 @@
+//! Keys of `[dataplane]` and its tables of times.
+
+use super::*;
+
+/// The table.
+pub const SECTION: Section = Section {
+    header: "[dataplane]",
+    meaning: "Cores, memory and ports of `weft-dataplane`. Read once, at its start.",
+    keys: &[
+        WORKERS,
+        FLOWS,
+        TOKENS,
+        RUNTIME_DIR,
+        HUGE_PAGES,
+        MEMORY_MB,
+        FILE_PREFIX,
+        MAGLEV_SEED,
+        TUNNEL_SOURCE,
+        KEEP_TABLES,
+        IDLE,
+        EVICT,
+        PORT,
+    ],
+};
+/// `workers`.
+pub const WORKERS: Key = Key {
+    name: "workers",
+    kind: Kind::Integers { min: 0, max: 127 },
+    default: Without::Otherwise("lcore 0 alone"),
+    meaning: "The lcores (CPU numbers) that poll, each with one receive and one transmit queue on every port. \
+              A worker takes its core whole.",
+};
+/// `flows`.
+pub const FLOWS: Key = Key {
+    name: "flows",
+    kind: Kind::Integer { min: 1024, max: 1_000_000_000 },
+    default: Without::Integer(1_000_000),
+    meaning: "Entries the flow table is made for. Fixed at start; about 30 bytes each.",
+};
+/// `tokens`.
+pub const TOKENS: Key = Key {
+    name: "tokens",
+    kind: Kind::Integer { min: 1024, max: 1_000_000_000 },
+    default: Without::Integer(1_000_000),
+    meaning: "Entries the token table is made for. Fixed at start; about 13 bytes each.",
+};
+/// `runtime_dir`.
+pub const RUNTIME_DIR: Key = Key {
+    name: "runtime_dir",
+    kind: Kind::Text("an absolute path of at most 80 bytes"),
+    default: Without::Text("/run/weft"),
+    meaning: "Holds the shared segment, the tables' files, the lock files and the control plane's socket. \
+              One directory for each Weft of a machine.",
+};
+/// `huge_pages`.
+pub const HUGE_PAGES: Key = Key {
+    name: "huge_pages",
+    kind: Kind::Choice(&[now("auto"), now("on"), now("off")]),
+    default: Without::Text("auto"),
+    meaning: "`on` refuses to start without huge pages, `off` never asks for them, `auto` takes them where \
+              there are any and says so.",
+};
+/// `memory_mb`.
+pub const MEMORY_MB: Key = Key {
+    name: "memory_mb",
+    kind: Kind::Integer { min: 32, max: 1_048_576 },
+    default: Without::Integer(256),
+    meaning: "Memory for packet buffers, in MiB. The tables' memory comes on top.",
+};
+/// `file_prefix`.
+pub const FILE_PREFIX: Key = Key {
+    name: "file_prefix",
+    kind: Kind::Text("1 to 48 of a-z, A-Z, 0-9, `-` and `_`"),
+    default: Without::Otherwise("derived from `runtime_dir`"),
+    meaning: "Tells this DPDK program's files from those of others on the machine.",
+};
+/// `maglev_seed`.
+pub const MAGLEV_SEED: Key = Key {
+    name: "maglev_seed",
+    kind: Kind::Integer { min: 0, max: i64::MAX as u64 },
+    default: Without::Integer(0x7765_6674),
+    meaning: "Seed of the public hash that chooses backends. Appliances that share VIPs must share it.",
+};
+/// `tunnel_source`.
+pub const TUNNEL_SOURCE: Key = Key {
+    name: "tunnel_source",
+    kind: Kind::Texts("an IP address"),
+    default: Without::Otherwise("the address of the port the packet leaves by"),
+    meaning: "Outer source address of tunnelled packets (`forward = \"ipip\"` or `\"gue\"`), at most one of each \
+              family.",
+};
+/// `keep_tables`.
+pub const KEEP_TABLES: Key = Key {
+    name: "keep_tables",
+    kind: Kind::Flag,
+    default: Without::Flag(true),
+    meaning: "Whether the tables' file stays in `runtime_dir` when `weft-dataplane` ends, so that the next start knows \
+              every flow and token. `false` removes it: the next start is empty. After a reboot tables start empty \
+              in any case.",
+};
+/// `[dataplane.idle]`.
+pub const IDLE: Key = Key {
+    name: "idle",
+    kind: Kind::Table(&idle::SECTION),
+    default: Without::Otherwise("its defaults"),
+    meaning: "When a silent flow is forgotten.",
+};
+/// `[dataplane.evict]`.
+pub const EVICT: Key = Key {
+    name: "evict",
+    kind: Kind::Table(&evict::SECTION),
+    default: Without::Otherwise("its defaults"),
+    meaning: "Which flows give way to new ones when the flow table is full.",
+};
+/// `[[dataplane.port]]`.
+pub const PORT: Key = Key {
+    name: "port",
+    kind: Kind::Tables(&port::SECTION),
+    default: Without::Otherwise("no ports; enough for `replay`, not for `run`"),
+    meaning: "DPDK ports.",
+};
+
+/// Longest idle time, in seconds. Ages are told in 12 bits of ticks of 16 seconds (engine's `tick`).
+pub const MAX_SECONDS: u64 = 64_000;
+
+/// A token lives at least so long after its last subflow ended: a client that changes networks may be between two.
+const LEAST_CLOSING_MPTCP: u64 = 60;
+
+/// Keys of `[dataplane.idle]`.
+pub mod idle {
+    use super::*;
+
+    /// The table.
+    pub const SECTION: Section = Section {
+        header: "[dataplane.idle]",
+        meaning: "How long a flow may be silent before it is forgotten, in seconds, by where it stands. Weft sees only \
+                  the client's packets and counts in ticks of 16 seconds: a time is rounded up to whole ticks.",
+        keys: &[HALF_OPEN, ESTABLISHED, CLOSING, CLOSING_MPTCP, ADOPTED, UDP],
+    };
+
+    const fn key(name: &'static str, min: u64, default: u64, meaning: &'static str) -> Key {
+        let kind = Kind::Integer { min, max: MAX_SECONDS };
+        Key { name, kind, default: Without::Integer(default), meaning }
+    }
+
+    /// `half_open`.
+    pub const HALF_OPEN: Key = key("half_open", 1, 64, "After a SYN that nothing followed.");
+    /// `established`.
+    pub const ESTABLISHED: Key = key(
+        "established",
+        1,
+        MAX_SECONDS,
+        "Connections that carry data or could. 64000 s are 17.7 hours. A Multipath TCP connection's token lives as \
+         long as one of its subflows.",
+    );
+    /// `closing`.
+    pub const CLOSING: Key =
+        key("closing", 1, 64, "After a FIN or RST, on a connection without Multipath TCP's token.");
+    /// `closing_mptcp`.
+    pub const CLOSING_MPTCP: Key = key(
+        "closing_mptcp",
+        LEAST_CLOSING_MPTCP,
+        128,
+        "After a FIN or RST on a subflow, and of the token after its last subflow. A token that went sooner would \
+         break connections whose client is between two networks.",
+    );
+    /// `adopted`.
+    pub const ADOPTED: Key = key(
+        "adopted",
+        1,
+        320,
+        "Flows first seen in their middle, so that nobody knows whether they are real.",
+    );
+    /// `udp`.
+    pub const UDP: Key = key("udp", 1, 128, "UDP flows.");
+}
+
+/// Keys of `[dataplane.evict]`.
+pub mod evict {
+    use super::*;
+
+    /// The table.
+    pub const SECTION: Section = Section {
+        header: "[dataplane.evict]",
+        meaning: "How long a flow must have been silent, in seconds, before it may give way to a new one in a full \
+                  table; `\"never\"` keeps it until its idle time. Of several the first class in this order goes first. \
+                  A new flow that finds no place is balanced by Maglev without an entry.",
+        keys: &[HALF_OPEN, ADOPTED, CLOSING, OWN, KEPT],
+    };
+
+    const fn key(name: &'static str, default: Without, meaning: &'static str) -> Key {
+        Key { name, kind: Kind::SecondsOrNever(MAX_SECONDS), default, meaning }
+    }
+
+    /// `half_open`.
+    pub const HALF_OPEN: Key =
+        key("half_open", Without::Integer(0), "A SYN that nothing followed: what SYN floods are made of.");
+    /// `adopted`.
+    pub const ADOPTED: Key =
+        key("adopted", Without::Integer(0), "Flows first seen in their middle, and UDP.");
+    /// `closing`.
+    pub const CLOSING: Key = key("closing", Without::Integer(0), "Flows after a FIN or RST.");
+    /// `own`.
+    pub const OWN: Key = key(
+        "own",
+        Without::Integer(64),
+        "Established flows whose backend is Maglev's own answer: without their entry they go on to the same backend \
+         as long as the pool does not change.",
+    );
+    /// `kept`.
+    pub const KEPT: Key = key(
+        "kept",
+        Without::Text("never"),
+        "Established flows whose backend is another: joined subflows, and flows from before a change of their pool. \
+         Without their entry they break.",
+    );
+}
