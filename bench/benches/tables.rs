@@ -5,9 +5,10 @@
 //! Tables are filled to the advised load. "Small" fits the second-level cache; "large" does not.
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use engine::flow_entry::{FlowEntry, FlowState, IdleTimes};
+use engine::flow_entry::{FlowEntry, FlowState};
 use engine::flow_table::FlowTable;
 use engine::hash::HashKey;
+use engine::lifetimes::IdleTimes;
 use engine::maglev::Maglev;
 use engine::tick::Tick;
 use engine::token_table::TokenTable;

@@ -121,7 +121,7 @@ mod tests {
     fn add_flow(tables: &Tables, hash: u64, backend: u16) -> engine::flow_table::Inserted {
         let backend = BackendId(backend);
         let entry = FlowEntry { state: FlowState::Plain, tick: NOW, backend, isn_low: 0, aux: 0 };
-        tables.flows.insert(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15), entry, NOW, &tables.idle)
+        tables.flows.insert(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15), entry, NOW, &tables.lifetimes.idle)
     }
 
     fn add_token(tables: &Tables, token: u32, backend: u16) {

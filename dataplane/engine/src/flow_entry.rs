@@ -17,7 +17,7 @@
 
 use ipc::id::BackendId;
 
-use crate::tick::{MAX_IDLE, Tick};
+use crate::tick::Tick;
 
 /// Bits of word A that tell one flow from another.
 pub(crate) const FINGERPRINT: u64 = (1 << 47) - 1;
@@ -169,53 +169,6 @@ impl FlowEntry {
     }
 }
 
-/// How long a flow of each state may be silent, in ticks.
-///
-/// An entry whose age is *greater* than its limit is expired, so it is kept for at least `limit` times 16
-/// seconds whatever the moment within a tick at which it was last seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdleTimes([u16; 16]);
-
-impl IdleTimes {
-    /// Sets the limit of one state. Limits above [`MAX_IDLE`] are cut to it.
-    #[must_use]
-    pub fn with(mut self, state: FlowState, ticks: u16) -> Self {
-        if let Some(limit) = self.0.get_mut(state as usize) {
-            *limit = ticks.min(MAX_IDLE);
-        }
-        self
-    }
-
-    /// The limit of a state.
-    #[inline]
-    pub fn of(&self, state: FlowState) -> u16 {
-        self.0.get(state as usize).copied().unwrap_or(0)
-    }
-
-    /// Whether an entry was silent for longer than its state allows.
-    #[inline]
-    pub fn is_expired(&self, entry: &FlowEntry, now: Tick) -> bool {
-        now.age_of(entry.tick) > self.of(entry.state)
-    }
-}
-
-impl Default for IdleTimes {
-    /// Half-open 64 s, established 17.7 h, adopted 320 s, closing 64 s (with a token 128 s), UDP 128 s.
-    fn default() -> Self {
-        use FlowState as S;
-        FlowState::ALL.into_iter().fold(Self([0; 16]), |times, state| {
-            let ticks = match state {
-                S::SynPlain | S::SynCapableV0 | S::SynCapableV1 | S::SynJoin => 4,
-                S::Plain | S::Learned | S::Mptcp | S::Joined | S::Moved => MAX_IDLE,
-                S::Adopted => 20,
-                S::ClosingPlain => 4,
-                S::ClosingToken | S::Udp => 8,
-            };
-            times.with(state, ticks)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,23 +199,5 @@ mod tests {
         let a = entry(FlowState::Plain).word_a(7);
         assert_eq!(FlowEntry::from_words(a, EMPTY), None);
         assert_eq!(FlowEntry::from_words(a, BUSY), None);
-    }
-
-    #[test]
-    fn an_entry_expires_only_past_its_limit_and_never_at_it() {
-        let idle = IdleTimes::default();
-        for state in FlowState::ALL {
-            let entry = entry(state);
-            let limit = idle.of(state);
-            assert!(limit > 0, "{state:?} has a limit");
-            assert!(!idle.is_expired(&entry, entry.tick.after(limit)));
-            assert!(idle.is_expired(&entry, entry.tick.after(limit + 1)));
-        }
-    }
-
-    #[test]
-    fn a_limit_above_the_greatest_is_cut_to_it() {
-        let idle = IdleTimes::default().with(FlowState::Plain, u16::MAX);
-        assert_eq!(idle.of(FlowState::Plain), MAX_IDLE);
     }
 }

@@ -58,15 +58,18 @@
 //! number of times and then takes the flow for unknown. A crash can leave one behind: [`FlowTable::attach`]
 //! clears them.
 
+mod attach;
 mod moves;
 mod slot;
 
 use ipc::lines::{Line, Lines};
 use ipc::sync::{AtomicU64, Ordering, fence};
 
+pub use self::attach::AttachedFlows;
 pub use self::slot::SLOTS;
 use self::slot::{matching, read, slots};
-use crate::flow_entry::{BUSY, EMPTY, FINGERPRINT, FlowEntry, IN_ALTERNATE, IdleTimes};
+use crate::flow_entry::{BUSY, EMPTY, FINGERPRINT, FlowEntry, IN_ALTERNATE};
+use crate::lifetimes::IdleTimes;
 use crate::place::Places;
 use crate::tick::Tick;
 
@@ -140,35 +143,12 @@ impl FlowTable {
         entries.saturating_mul(7).div_ceil(15).saturating_add(16)
     }
 
-    /// A table over lines that are all zero, or that a table left behind in good order.
+    /// A table over lines that are all zero, or that another table shows in good order.
     pub fn new(lines: Lines) -> Self {
         let used = |line: &Line| {
             slots(line).iter().map(|(_, b)| u64::from(b.load(Ordering::Relaxed) != EMPTY)).sum()
         };
         Self { places: Places::new(lines, used) }
-    }
-
-    /// A table over lines that a table left behind, perhaps in the middle of an insert. Nobody else may use
-    /// them yet.
-    pub fn attach(lines: Lines) -> Self {
-        for (_, b) in lines.iter().flat_map(slots) {
-            if FlowEntry::from_words(0, b.load(Ordering::Relaxed)).is_none() {
-                b.store(EMPTY, Ordering::Relaxed);
-            }
-        }
-        let table = Self::new(lines);
-        // A move that did not end leaves an entry at home and away. Nobody moves now, so the one away can go.
-        for (number, line) in table.places.range(0, table.lines()) {
-            for (slot, (a, b)) in slots(line).into_iter().enumerate() {
-                let Some((a, b)) = read(a, b, |a| a & IN_ALTERNATE != 0) else {
-                    continue;
-                };
-                if table.find_in(table.places.home(number, a), a).is_some() {
-                    table.release(number * SLOTS + slot, b);
-                }
-            }
-        }
-        table
     }
 
     /// How many lines there are, for the sweep.
@@ -528,49 +508,6 @@ mod tests {
         });
         assert_eq!(visited, inserted);
         assert_eq!(table.spilled(), 0);
-    }
-
-    #[test]
-    fn an_attached_table_keeps_its_entries_and_clears_what_a_crash_left_busy() {
-        let lines = Lines::heap(8);
-        let table = FlowTable::new(lines.clone());
-        for n in 0..40 {
-            insert(&table, u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15), entry(n));
-        }
-        let spilled = table.spilled();
-        assert!(spilled > 0);
-        let victim = table.find(0).unwrap();
-        assert!(table.claim_slot(victim.place, victim.b), "an insert that never ends");
-
-        let again = FlowTable::attach(lines);
-        assert_eq!(again.spilled(), spilled);
-        assert_eq!(again.find(0), None);
-        assert!(matches!(insert(&again, 0, entry(0)), Inserted::New(_)));
-        assert_eq!(again.find(0x9e37_79b9_7f4a_7c15).unwrap().entry, entry(1));
-    }
-
-    #[test]
-    fn an_attached_table_drops_the_copy_of_a_move_that_never_ended() {
-        let lines = Lines::heap(2);
-        let table = FlowTable::new(lines.clone());
-        for hash in 1..=5 {
-            insert(&table, hash, entry(1));
-        }
-        let away = table.find(5).unwrap();
-        let freed = table.find(2).unwrap();
-        table.remove(&freed);
-        let (home_a, home_b) = table.slot(freed.place).unwrap();
-        home_a.store(away.a & !IN_ALTERNATE, Ordering::Relaxed);
-        home_b.store(away.b, Ordering::Relaxed);
-
-        let again = FlowTable::attach(lines);
-        assert!(again.is_in_first_line(&again.find(5).unwrap()));
-        let mut live = 0;
-        again.sweep(0, 2, |_| {
-            live += 1;
-            Keep::Yes
-        });
-        assert_eq!(live, 4);
     }
 
     #[test]

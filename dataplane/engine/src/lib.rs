@@ -14,6 +14,7 @@ mod flow_rules;
 pub mod flow_table;
 pub mod frames;
 pub mod hash;
+pub mod lifetimes;
 pub mod maglev;
 pub mod model;
 pub mod pipeline;

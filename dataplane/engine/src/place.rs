@@ -109,11 +109,26 @@ impl Places {
     #[inline]
     pub(crate) fn candidates(&self, hash: u64, all: bool) -> impl Iterator<Item = usize> {
         let overflow = self.lines.len() - self.main;
-        let first = scale(hash << 16, overflow);
-        let second = if first + 1 < overflow { first + 1 } else { 0 };
-        let numbers = [self.primary(hash), self.alternate(hash), self.main + first, self.main + second];
+        let [first, second] = self.spill_lines(hash);
+        let numbers = [self.primary(hash), self.alternate(hash), first, second];
         let present = [self.main > 0, self.main > 1, all && overflow > 0, all && overflow > 1];
         numbers.into_iter().zip(present).filter_map(|(number, present)| present.then_some(number))
+    }
+
+    /// The numbers of the two lines of the overflow area, where there is one.
+    #[inline]
+    fn spill_lines(&self, hash: u64) -> [usize; 2] {
+        let overflow = self.lines.len() - self.main;
+        let first = scale(hash << 16, overflow);
+        let second = if first + 1 < overflow { first + 1 } else { 0 };
+        [self.main + first, self.main + second]
+    }
+
+    /// Whether a hash of which only the low 47 bits are known may live in line `number` of the overflow area.
+    pub(crate) fn may_spill_to(&self, low: u64, number: usize) -> bool {
+        // The 48th bit is the last one that counts here.
+        let hashes = [low & !(1 << 47), low | 1 << 47];
+        hashes.into_iter().any(|hash| self.spill_lines(hash).contains(&number))
     }
 
     /// Whether a line belongs to the overflow area.

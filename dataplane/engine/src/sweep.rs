@@ -11,7 +11,11 @@
 //!
 //! After a pause (a machine that slept, a gap in a capture) every token looks old, those of live flows too. So when
 //! a whole pass is due at once, all flows come first, and only then are tokens judged by their age; and where there
-//! are several workers, no token is judged for one more pass, in which the others visit their flows.
+//! are several workers, no token is judged for one more pass, in which the others visit their flows. In tables that
+//! were taken over from another process ([`crate::tables::Tables::attach`]) no token is judged before every worker has
+//! visited all its flows, however long one takes to begin.
+//!
+//! Before the first configuration no backend is known: then the idle times of flows count, and nothing else.
 
 use core::num::NonZeroUsize;
 
@@ -44,6 +48,8 @@ pub struct Sweeper {
     seen_ms: u64,
     /// After a pause, with other workers: no token is judged before this time.
     held_until_ms: u64,
+    /// Lines of flows to visit before all are, for the first time; unknown before the first call.
+    first_pass: Option<usize>,
 }
 
 /// A place in one table, and how much of it is done.
@@ -97,6 +103,7 @@ impl Sweeper {
             tokens_next: 0,
             seen_ms: 0,
             held_until_ms: 0,
+            first_pass: None,
         }
     }
 
@@ -110,18 +117,22 @@ impl Sweeper {
         }
         self.seen_ms = elapsed_ms;
         let settled = self.flows_first == 0 && self.tokens_next == 0;
-        if settled && self.flows.is_a_pass_behind(elapsed_ms, flows_part) {
+        let is_behind = self.flows.is_a_pass_behind(elapsed_ms, flows_part);
+        if settled && is_behind {
             (self.flows_first, self.tokens_next) = (flows_part, tokens_part);
         }
         let (line, flow_lines) = self.flows.next(elapsed_ms, flows_from, flows_part, most);
         if flow_lines > 0 {
             sweep_flows(line, flow_lines, cx);
         }
+        if cx.snapshot.is_configured() {
+            self.count_first_pass(is_behind, flows_part, flow_lines, cx);
+        }
         self.flows_first = if flow_lines > 0 { self.flows_first.saturating_sub(flow_lines) } else { 0 };
         if self.flows_first > 0 {
             return true;
         }
-        if elapsed_ms < self.held_until_ms {
+        if elapsed_ms < self.held_until_ms || cx.tables.is_unvisited(self.workers.get()) {
             return flow_lines > 0;
         }
         let (line, token_lines) = self.tokens.next(elapsed_ms, tokens_from, tokens_part, most);
@@ -131,6 +142,19 @@ impl Sweeper {
             cx.counters.add(Counter::TokenExpired, expired as u64);
         }
         flow_lines > 0 || token_lines > 0
+    }
+
+    /// Counts the first visit of all flows, and notes when it is done. One that fell a pass behind begins again.
+    fn count_first_pass(&mut self, is_behind: bool, part: usize, visited: usize, cx: &Context<'_>) {
+        let left = match self.first_pass {
+            Some(0) => return,
+            Some(left) if !is_behind => left.saturating_sub(visited),
+            _ => part.saturating_sub(visited),
+        };
+        self.first_pass = Some(left);
+        if left == 0 {
+            cx.tables.visited(self.worker);
+        }
     }
 
     /// This worker's lines of a table: first line and count.
@@ -145,7 +169,8 @@ impl Sweeper {
 fn sweep_flows(line: usize, lines: usize, cx: &Context<'_>) {
     let mut expired = 0;
     cx.tables.flows.sweep(line, lines, |entry| {
-        if cx.tables.idle.is_expired(entry, cx.now) || cx.snapshot.backend(entry.backend).is_none() {
+        let is_unknown = cx.snapshot.is_configured() && cx.snapshot.backend(entry.backend).is_none();
+        if is_unknown || cx.tables.lifetimes.idle.is_expired(entry, cx.now) {
             expired += 1;
             return Keep::No;
         }

@@ -56,6 +56,12 @@ impl Tick {
         Self(self.0.wrapping_add(ticks) & (WRAP - 1))
     }
 
+    /// The tick `ticks` before this one.
+    #[inline]
+    pub const fn before(self, ticks: u16) -> Self {
+        Self(self.0.wrapping_sub(ticks) & (WRAP - 1))
+    }
+
     /// The low 12 bits of a word.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "masked to 12 bits first")]
@@ -70,9 +76,80 @@ impl Tick {
     }
 }
 
+/// A time in which nobody looked at the tables: between the last sign of life of one data plane and the start of the
+/// next one.
+///
+/// The tick of an entry is told apart only within 18.2 hours, a pause may be longer. So ages are counted from the
+/// last sign of life, and the pause is added to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Absence {
+    began: Tick,
+    ended: Tick,
+    ticks: u64,
+}
+
+impl Absence {
+    /// From one time to another, in seconds of the same clock. One that ends before it began took no time.
+    pub const fn new(last_alive_s: u64, now_s: u64) -> Self {
+        Self {
+            began: Tick::from_seconds(last_alive_s),
+            ended: Tick::from_seconds(now_s),
+            ticks: (now_s / TICK_SECONDS).saturating_sub(last_alive_s / TICK_SECONDS),
+        }
+    }
+
+    /// How long it was, in ticks.
+    pub const fn ticks(&self) -> u64 {
+        self.ticks
+    }
+
+    /// The tick at its end.
+    pub const fn ended(&self) -> Tick {
+        self.ended
+    }
+
+    /// How old what was last seen at `then` is now, in ticks, however long ago that was.
+    pub fn age_of(&self, then: Tick) -> u64 {
+        // Seen after the last sign of life: younger than the pause is long.
+        let late = u64::from(then.age_of(self.began));
+        match self.age_before(then) {
+            0 => self.ticks.saturating_sub(late),
+            age => self.ticks.saturating_add(u64::from(age)),
+        }
+    }
+
+    /// How old it was when the pause began.
+    pub const fn age_before(&self, then: Tick) -> u16 {
+        self.began.age_of(then)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_age_is_right_after_any_pause_whatever_the_wrap() {
+        for began in [5, 4000 * 16, 4095 * 16, 4096 * 16 + 3, 123_456_789] {
+            for pause in [0, 1, 15, 16, 600, 3600 * 17, 3600 * 19, 65_536 * 16, 3600 * 1000] {
+                let absence = Absence::new(began, began + pause);
+                for before in [0, 1, 4, 6, 3999, 4000] {
+                    let seen = (began / TICK_SECONDS + 4096 * 4 - before) % 4096;
+                    let then = Tick::from_seconds(seen * TICK_SECONDS);
+                    let passed = (began + pause) / TICK_SECONDS - began / TICK_SECONDS;
+                    assert_eq!(absence.age_of(then), passed + before, "{began} {pause} {before}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_seen_after_the_last_sign_of_life_is_younger_than_the_pause() {
+        let absence = Absence::new(160, 320);
+        assert_eq!(absence.age_of(Tick::from_seconds(176)), 9);
+        assert_eq!(absence.age_of(Tick::from_seconds(160)), 10);
+        assert_eq!(Absence::new(320, 160).age_of(Tick::from_seconds(320)), 0, "a clock that ran back");
+    }
 
     #[test]
     fn an_age_is_counted_in_ticks_of_sixteen_seconds() {

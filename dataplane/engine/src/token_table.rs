@@ -33,6 +33,7 @@
 //! sees the other's word. A bit is cleared only by the touch of its own claim, which then fences and looks
 //! once more. A raised claim marks rivals of equal rank and itself.
 
+mod attach;
 mod claim;
 
 use ipc::id::BackendId;
@@ -41,6 +42,7 @@ use ipc::lines::{Line, Lines};
 use ipc::sync::{AtomicU64, Ordering};
 use packet::Token;
 
+pub use self::attach::AttachedTokens;
 use self::claim::{Claim, Held};
 use crate::place::Places;
 use crate::tick::Tick;
@@ -99,8 +101,7 @@ impl TokenTable {
         entries.saturating_mul(13).div_ceil(64).saturating_add(16)
     }
 
-    /// A table over lines that are all zero, or that a table left behind, at whatever moment: words are
-    /// whole.
+    /// A table over lines that are all zero, or that another table shows in good order.
     pub fn new(lines: Lines) -> Self {
         let used = |line: &Line| line.0.iter().map(|word| u64::from(word.load(Ordering::Relaxed) != 0)).sum();
         Self { places: Places::new(lines, used) }

@@ -393,3 +393,90 @@ fn after_a_pause_no_worker_judges_tokens_before_the_others_have_visited_their_fl
         assert_ne!(world.tables.tokens.find(hash, token, |_| true), TokenLookup::Unknown);
     }
 }
+
+/// A world with this many connections with traffic, of which every second one is reset, and their keys.
+fn crowd(count: u64) -> (World, Vec<Key>) {
+    let mut world = world();
+    world.wait(100);
+    let keys: Vec<Key> = (0..count).map(|number| Key(number.to_be_bytes())).collect();
+    for (key, source) in keys.iter().zip(1000..) {
+        let flow = flow(Family::V4, 1, source, 9, 8000);
+        world.send(of(&flow).syn(1000).mp_capable_syn_v1());
+        world.send(segment(&flow).mp_capable_ack(Version::V1, CLIENT_KEY, *key));
+        world.send(dss(&flow));
+        if source % 2 == 0 {
+            world.send(rst(&flow));
+        }
+    }
+    world.wait(30);
+    (world, keys)
+}
+
+/// Whether the token of a key is known.
+fn is_known(world: &World, key: &Key) -> bool {
+    let token = Token::from_key(Version::V1, key);
+    let hash = world.tables.token_hash(token, PoolId(0));
+    world.tables.tokens.find(hash, token, |_| true) != TokenLookup::Unknown
+}
+
+#[test]
+fn after_a_restart_tokens_of_live_flows_stay_and_others_go_however_long_nobody_was_there() {
+    for pause in [0, 1, 2, 15, 60, 97, 900, 3600, 12 * 3600, 17 * 3600] {
+        let (mut world, keys) = crowd(200);
+        let attached = world.restart(pause);
+        // Closed 30 s before; such a flow is kept for 128 s, its token in any case.
+        assert_eq!(attached.flows, if pause < 98 { 200 } else { 100 }, "after {pause} s");
+        assert_eq!((attached.tokens, attached.busy_cleared), (200, 0), "after {pause} s");
+        world.wait(BOUND + 20);
+        for (key, source) in keys.iter().zip(1000_u16..) {
+            assert_eq!(is_known(&world, key), source % 2 == 1, "connection {source} after {pause} s");
+        }
+    }
+}
+
+#[test]
+fn after_a_pause_longer_than_any_flow_lives_nothing_is_left_whatever_the_ticks_wrap_to() {
+    for pause in [18 * 3600, 65_536, 65_536 + 50, 2 * 65_536 + 130, 30 * 24 * 3600] {
+        let (mut world, keys) = crowd(200);
+        let attached = world.restart(pause);
+        assert_eq!((attached.flows, attached.tokens, attached.expired), (0, 0, 400), "after {pause} s");
+        assert!(!keys.iter().any(|key| is_known(&world, key)));
+    }
+}
+
+#[test]
+fn after_a_restart_no_worker_judges_tokens_before_all_have_visited_their_flows_however_late() {
+    let (mut world, keys) = crowd(200);
+    world.restart(900);
+    let mut sweepers = [Sweeper::new(0, 2), Sweeper::new(1, 2)];
+    let began = world.seconds;
+    for second in 1..=400 {
+        world.seconds += 1;
+        for (worker, sweeper) in sweepers.iter_mut().enumerate() {
+            // The second worker begins late, stops half way, and goes on.
+            if worker == 1 && !(200..208).contains(&second) && second < 260 {
+                continue;
+            }
+            let cx = world.context();
+            while sweeper.advance((world.seconds - began) * 1000, LINES_PER_CALL, &cx) {}
+        }
+        let live = keys.iter().skip(1).step_by(2).filter(|key| is_known(&world, key)).count();
+        assert_eq!(live, 100, "second {second}");
+    }
+    let ended = keys.iter().step_by(2).filter(|key| is_known(&world, key)).count();
+    assert_eq!(ended, 0, "the sweep goes on once all was visited");
+}
+
+#[test]
+fn before_the_first_configuration_a_restarted_data_plane_forgets_nothing_that_is_young() {
+    let (mut world, keys) = crowd(200);
+    let snapshot = world.snapshot.clone();
+    world.restart(2);
+    world.snapshot = engine::snapshot::Snapshot::unconfigured(&world.site);
+    world.wait(300);
+    world.snapshot = snapshot;
+    world.wait(300);
+    for (key, source) in keys.iter().zip(1000_u16..) {
+        assert_eq!(is_known(&world, key), source % 2 == 1, "connection {source}");
+    }
+}

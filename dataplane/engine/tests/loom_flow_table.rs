@@ -14,8 +14,9 @@
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use engine::flow_entry::{FlowEntry, FlowState, IdleTimes};
+use engine::flow_entry::{FlowEntry, FlowState};
 use engine::flow_table::{FlowTable, Inserted, Keep};
+use engine::lifetimes::IdleTimes;
 use engine::tick::Tick;
 use ipc::id::BackendId;
 use ipc::lines::Lines;

@@ -12,9 +12,10 @@
     reason = "helpers of tests, with small numbers"
 )]
 
-use engine::flow_entry::{FlowEntry, FlowState, IdleTimes};
+use engine::flow_entry::{FlowEntry, FlowState};
 use engine::flow_table::{FlowTable, Found, Inserted, Keep};
 use engine::hash::HashKey;
+use engine::lifetimes::IdleTimes;
 use engine::tick::Tick;
 use engine::token_entry::Rank;
 use engine::token_table::{Learn, TokenLookup, TokenTable};

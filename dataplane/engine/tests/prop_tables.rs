@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 
-use engine::flow_entry::{FlowEntry, FlowState, IdleTimes};
+use engine::flow_entry::{FlowEntry, FlowState};
 use engine::flow_table::{FlowTable, Inserted, Keep};
+use engine::lifetimes::IdleTimes;
 use engine::tick::Tick;
 use engine::token_entry::Rank;
 use engine::token_table::{Learn, TOKEN_IDLE, TokenLookup, TokenTable};

@@ -51,7 +51,7 @@ pub(super) fn known(hash: u64, cx: &Context<'_>) -> Option<Found> {
 #[inline]
 fn is_stale(entry: &FlowEntry, cx: &Context<'_>) -> bool {
     cx.snapshot.backend(entry.backend).is_none()
-        || (entry.tick != cx.now && cx.tables.idle.is_expired(entry, cx.now))
+        || (entry.tick != cx.now && cx.tables.lifetimes.idle.is_expired(entry, cx.now))
 }
 
 /// Writes that a settled flow was seen, at most once a tick, and with it that its token lives.
@@ -146,7 +146,7 @@ pub(super) fn place(
         cx.counters.add(Counter::FlowInserted, 1);
         return slot.forward(reason, entry.backend);
     }
-    match flows.insert(slot.hash, entry, cx.now, &cx.tables.idle) {
+    match flows.insert(slot.hash, entry, cx.now, &cx.tables.lifetimes.idle) {
         Inserted::New(_) => cx.counters.add(Counter::FlowInserted, 1),
         Inserted::Existing(found) => return slot.forward(Reason::Flow, found.entry.backend),
         Inserted::Full => cx.counters.add(Counter::FlowTableFull, 1),

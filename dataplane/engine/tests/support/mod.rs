@@ -8,17 +8,20 @@
 pub mod frames;
 pub mod mixed;
 
+use engine::flow_table::FlowTable;
 use engine::frames::{Frames, VecFrame, VecFrames};
 use engine::model::{Model, Refused};
 use engine::pipeline::{Context, Pipeline};
 use engine::snapshot::{Port, Site, Snapshot};
 use engine::sweep::{LINES_PER_CALL, Sweeper};
-use engine::tables::Tables;
+use engine::tables::{Attached, Tables};
 use engine::tick::Tick;
+use engine::token_table::TokenTable;
 use engine::verdict::Verdict;
 use ipc::counter::Counter;
 use ipc::counters::{CounterReader, WorkerCounters};
 use ipc::id::{BackendId, PortId};
+use ipc::lines::Lines;
 use ipc::message::{BackendState, Command, Forward, Name, Protocol, UnknownToken};
 use ipc::reason::Reason;
 use packet::build::{PORT_MAC, PacketBuilder, packet};
@@ -169,23 +172,51 @@ pub struct World {
     pub counters: WorkerCounters,
     pub pipeline: Pipeline,
     pub sweeper: Sweeper,
-    /// The time, in seconds since the data plane began.
+    /// The time, in seconds.
     pub seconds: u64,
+    /// When the data plane began.
+    pub began: u64,
+    /// The tables' memory: flows, tokens.
+    pub memory: [Lines; 2],
 }
+
+/// The tables' secret key in most tests.
+const SECRET: [u8; 32] = [7; 32];
 
 impl World {
     /// A data plane before any configuration, with small tables.
     pub fn unconfigured(site: Site) -> Self {
+        Self::of_size(site, 4096, 4096)
+    }
+
+    /// A data plane before any configuration, with tables for so many entries.
+    pub fn of_size(site: Site, flows: usize, tokens: usize) -> Self {
+        let memory = [Lines::heap(FlowTable::lines_for(flows)), Lines::heap(TokenTable::lines_for(tokens))];
         Self {
             model: Model::default(),
             snapshot: Snapshot::unconfigured(&site),
             site,
-            tables: Tables::on_heap(4096, 4096, &[7; 32]),
+            tables: Tables::new(memory[0].clone(), memory[1].clone(), &SECRET),
             counters: WorkerCounters::heap(),
             pipeline: Pipeline::default(),
             sweeper: Sweeper::new(0, 1),
             seconds: 0,
+            began: 0,
+            memory,
         }
+    }
+
+    /// The process dies and another one takes its tables over, this many seconds later; the configuration is loaded
+    /// before the first packet.
+    pub fn restart(&mut self, pause: u64) -> Attached {
+        let last_alive = self.seconds;
+        self.seconds += pause;
+        self.began = self.seconds;
+        let [flows, tokens] = self.memory.clone();
+        let lifetimes = self.tables.lifetimes.clone();
+        let (tables, attached) = Tables::attach(flows, tokens, &SECRET, lifetimes, last_alive, self.seconds);
+        (self.tables, self.sweeper) = (tables, Sweeper::new(0, 1));
+        attached
     }
 
     /// A configured data plane.
@@ -282,7 +313,7 @@ impl World {
         let step = if seconds > 1000 { 8 } else { 1 };
         for _ in 0..seconds / step {
             self.seconds += step;
-            let elapsed = self.seconds * 1000;
+            let elapsed = (self.seconds - self.began) * 1000;
             let cx = Context {
                 snapshot: &self.snapshot,
                 tables: &self.tables,
