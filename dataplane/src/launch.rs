@@ -22,7 +22,7 @@ use ipc::counters::Gauge;
 use ipc::data_link::DataLink;
 use ipc::id::WorkerId;
 use ipc::lines::HugePages as TablePages;
-use ipc::mapping::Mapping;
+use ipc::mapping::{Mapping, Shape};
 
 use crate::census::Census;
 use crate::clock::Clock;
@@ -85,7 +85,7 @@ fn memory(config: &Config) -> anyhow::Result<(DataLink, Arc<Tables>, Mapping)> {
         HugePages::Off => TablePages::Small,
         HugePages::Auto | HugePages::On => TablePages::Hugetlbfs,
     };
-    let mut mapping = Mapping::create(link.lock(), flow_lines + token_lines, best)?;
+    let mapping = Mapping::create(link.lock(), &Shape { flow_lines, token_lines, best })?;
     if dataplane.huge_pages == HugePages::On && mapping.pages() == TablePages::Small {
         bail!(
             "huge_pages = \"on\" and there are none for {} MiB of tables: mount -t hugetlbfs hugetlbfs /dev/hugepages \
@@ -94,9 +94,7 @@ fn memory(config: &Config) -> anyhow::Result<(DataLink, Arc<Tables>, Mapping)> {
         );
     }
     log::info!("tables for {} flows and {} tokens: {mapping}", dataplane.flows, dataplane.tokens);
-    let flows = mapping.take(flow_lines)?;
-    let tokens = mapping.take(token_lines)?;
-    let tables = Arc::new(Tables::new(flows, tokens, &secret()?));
+    let tables = Arc::new(Tables::new(mapping.flows(), mapping.tokens(), &mapping.secret().bytes()));
 
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let gauges = link.gauges();
@@ -106,17 +104,6 @@ fn memory(config: &Config) -> anyhow::Result<(DataLink, Arc<Tables>, Mapping)> {
     gauges.set(Gauge::TableBytes, count(mapping.bytes()));
     gauges.set(Gauge::TablePages, count(mapping.pages().index()));
     Ok((link, tables, mapping))
-}
-
-/// The tables' secret key: from the system, new with every start.
-fn secret() -> anyhow::Result<[u8; 32]> {
-    let mut secret = [0; 32];
-    let mut filled = 0;
-    while let Some(rest) = secret.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())
-            .context("the system gives no random numbers for the tables' key")?;
-    }
-    Ok(secret)
 }
 
 /// What all workers share.

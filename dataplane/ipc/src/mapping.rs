@@ -1,42 +1,75 @@
-//! The tables' memory: a file with a name, mapped once, cut into ranges of lines.
+//! The tables' memory: a file with a name, mapped once, that outlives the process.
 //!
-//! Why it exists: the tables must be able to outlive the process (a later data plane re-attaches them), and
-//! at their size the page size is felt. So the memory is a file: on a hugetlbfs mount when one has enough free
-//! pages, else in the runtime directory (a tmpfs), with transparent huge pages where the kernel gives them.
+//! Why it exists: a data plane that is killed or upgraded must break no connection, so its successor finds the
+//! tables, the key they are hashed under, and the directory of what their ids mean where it left them
+//! ([`Mapping::attach`]). At their size the page size is felt, so the memory is a file: on a hugetlbfs mount when
+//! one has enough free pages, else in the runtime directory (a tmpfs), with transparent huge pages where the kernel
+//! gives them.
+//!
+//! ```text
+//! page 0       header: what the file is, the secret key, the heartbeat, which record counts   (mapping/header.rs)
+//! 2 x 2 MiB    two records of the directory, of which one counts                              (mapping/record.rs)
+//! the rest     flow table, token table
+//! ```
 //!
 //! Invariants:
-//! - all memory is there before `create` returns, or it fails: never SIGBUS, never an allocation later;
+//! - all memory is there before `attach` or `create` returns, or they fail: never SIGBUS, never an allocation later;
 //! - the file is 0600, and belongs to whoever holds the data plane's lock of the runtime directory;
-//! - line 0 is the header: magic, [`TABLE_LAYOUT`], size, boot id, time of creation, and a checksum over them.
-//!   The layout version of the tables is not the segment's, so that upgrading the rings keeps the tables.
-//!
-//! Not yet: re-attaching. `create` always begins with empty memory, and dropping the mapping removes the file.
+//! - what is attached was made by this user, in this boot, with this layout, for tables of this size, and a
+//!   configuration was committed to it: everything else is [`Unkept`], a sentence for the log, and the caller makes
+//!   new memory. The layout's version is not the segment's, so that upgrading the rings keeps the tables;
+//! - the file stays when the process is killed, and is removed when a `Mapping` is dropped that was not told to
+//!   [`Mapping::keep`] it.
 
-use std::fs::File;
+mod file;
+mod header;
+mod record;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+pub use self::header::Secret;
+use self::record::RECORD_LINES;
+pub use self::record::RecordError;
 pub use crate::lines::HugePages;
 use crate::lines::{LINE, Lines, Region};
 use crate::liveness::Lock;
-use crate::segment::{boot_id, boottime_ns, reserve};
-use crate::sync::Ordering;
+use crate::segment::{boottime_ns, reserve};
 
 /// The first eight bytes of the mapping: "WEFTTAB" and a zero.
 pub const TABLE_MAGIC: u64 = u64::from_le_bytes(*b"WEFTTAB\0");
 
-/// Version of what the tables write. Raise it when an entry's form, a hash, or the order of ranges changes.
-pub const TABLE_LAYOUT: u64 = 1;
+/// Version of what the header and the tables write. Raise it when an entry's form, a hash, the order of ranges or
+/// the header changes: a successor of another version starts with empty tables.
+pub const TABLE_LAYOUT: u64 = 2;
 
-/// Lines in front of the tables: the header's, and the rest of its page.
-const HEAD_LINES: usize = 4096 / LINE;
+/// Lines in front of the tables: the header's page and the records.
+const HEAD_LINES: usize = header::LINES + 2 * RECORD_LINES;
 
-/// The file's name in the runtime directory; part of a hugetlbfs file's name.
-const NAME: &str = "tables";
+/// Nanoseconds of a second.
+const SECOND: u64 = 1_000_000_000;
+
+/// What the tables need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Lines of the flow table.
+    pub flow_lines: usize,
+    /// Lines of the token table.
+    pub token_lines: usize,
+    /// The best pages it may lie on: hugetlbfs, transparent or small ones.
+    pub best: HugePages,
+}
+
+impl Shape {
+    /// Bytes of the file, pages not rounded up.
+    fn bytes(&self) -> usize {
+        let tables = self.flow_lines.saturating_add(self.token_lines);
+        tables.saturating_add(HEAD_LINES).saturating_mul(LINE)
+    }
+}
 
 /// Why there is no memory for the tables.
 #[derive(Debug, thiserror::Error)]
@@ -61,39 +94,189 @@ pub enum MappingError {
         /// What the system said.
         cause: io::Error,
     },
-    /// The caller took more than it asked for.
-    #[error("the tables' mapping has {left} lines left, {asked} were asked for")]
-    Spent {
-        /// Lines left.
-        left: usize,
-        /// Lines asked for.
-        asked: usize,
+    /// There are no random numbers for the key.
+    #[error("the system gives no random numbers for the tables' key: {0}")]
+    Random(io::Error),
+}
+
+/// Why there are no kept tables, or why those there are cannot be used. A clause for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Unkept {
+    /// No file.
+    #[error("no data plane before this one left any")]
+    None,
+    /// The name stands for something else than a file of its own.
+    #[error("{path} is {what}, not a file of tables", path = path.display())]
+    NotAFile {
+        /// The name.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Another user made it, who could shorten it under us.
+    #[error("{path} belongs to user {owner} and not to user {user}", path = path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        user: u32,
+    },
+    /// Others may read its key or write its entries.
+    #[error("{path} has mode {mode:04o} and not 0600: others may have read its key", path = path.display())]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Shorter or longer than its header says, or shorter than a header.
+    #[error("{path} has {found} bytes and should have {expected}: it was cut off or never finished", path = path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        found: u64,
+        /// What its size should be.
+        expected: u64,
+    },
+    /// No header of ours, or one that its checksum does not fit.
+    #[error("the header of {path} is damaged or was never finished", path = path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another version wrote it.
+    #[error("{path} has table layout {theirs} and this program has {TABLE_LAYOUT}", path = path.display())]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        theirs: u64,
+    },
+    /// The machine was started since; a time in it says nothing.
+    #[error("{path} is from before the machine was last started", path = path.display())]
+    Boot {
+        /// The file.
+        path: PathBuf,
+    },
+    /// `dataplane.flows` or `dataplane.tokens` changed.
+    #[error("the configuration asks for tables of another size than those of {path}", path = path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+    },
+    /// `dataplane.huge_pages` was switched off.
+    #[error("{path} lies on huge pages, and the configuration wants none", path = path.display())]
+    Pages {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was made and never configured, or its directory is damaged.
+    #[error("the directory in {path} {cause}", path = path.display())]
+    Directory {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: RecordError,
+    },
+    /// The system does not let us use it.
+    #[error("{path} cannot be used: {cause}", path = path.display())]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
     },
 }
 
-/// The mapping, given out piece by piece.
+/// The mapping: header, directory and the memory of both tables.
 #[derive(Debug)]
 pub struct Mapping {
     lines: Lines,
-    taken: usize,
+    shape: Shape,
     pages: HugePages,
     page_bytes: usize,
     path: PathBuf,
+    secret: Secret,
+    last_alive: u64,
+    keep: bool,
 }
 
 impl Mapping {
-    /// Makes an empty mapping with room for `lines` lines, on the best pages there are but no better than
-    /// `best`. The lock proves that nobody else uses the file of this runtime directory.
-    pub fn create(lock: &Lock, lines: usize, best: HugePages) -> Result<Mapping, MappingError> {
-        let bytes = lines.saturating_add(HEAD_LINES).saturating_mul(LINE);
-        remove_leftovers(lock.dir());
-        if best == HugePages::Hugetlbfs
-            && let Some(mapping) = Self::on_hugetlbfs(lock.dir(), bytes)
+    /// The memory that a data plane before this one left, if it fits and is sound. The lock proves that nobody else
+    /// uses it. It is kept, unless told otherwise.
+    ///
+    /// # Errors
+    /// Why the tables must start empty; what is there is left as it is.
+    pub fn attach(lock: &Lock, shape: &Shape) -> Result<Mapping, Unkept> {
+        let mut unkept = Unkept::None;
+        for (path, pages) in file::names(lock.dir()) {
+            match Self::attach_file(&path, pages, shape) {
+                Ok(mapping) => {
+                    file::remove_all(lock.dir(), Some(&path));
+                    return Ok(mapping);
+                }
+                Err(Unkept::None) => {}
+                Err(reason) => unkept = reason,
+            }
+        }
+        Err(unkept)
+    }
+
+    fn attach_file(path: &Path, pages: HugePages, shape: &Shape) -> Result<Mapping, Unkept> {
+        let system = |errno: Errno| Unkept::System { path: path.to_owned(), cause: errno.into() };
+        let file = file::open_kept(path)?;
+        let known = header::read(&file, path)?;
+        if (known.flow_lines, known.token_lines) != (shape.flow_lines, shape.token_lines) {
+            return Err(Unkept::Shape { path: path.to_owned() });
+        }
+        if pages == HugePages::Hugetlbfs && shape.best != HugePages::Hugetlbfs {
+            return Err(Unkept::Pages { path: path.to_owned() });
+        }
+        let page_bytes = file::page_bytes(&file).map_err(system)?;
+        let page_bytes = if pages == HugePages::Hugetlbfs { page_bytes } else { 4096 };
+        file::check_size(&file, path, &known, shape, page_bytes)?;
+        // Its pages are there; were one not (a hole), a touch could be a SIGBUS.
+        reserve(&file, known.bytes).map_err(system)?;
+        let bytes = usize::try_from(known.bytes).unwrap_or(usize::MAX);
+        let region = Region::shared(file.as_fd(), bytes, false).map_err(system)?;
+        let small = pages != HugePages::Hugetlbfs;
+        let advised = small && shape.best != HugePages::Small && region.advise_huge();
+        // Refused by an old kernel: the pages are there, only their first touch costs a fault.
+        let _populated = region.populate();
+        let pages = match pages {
+            HugePages::Hugetlbfs => HugePages::Hugetlbfs,
+            _ if advised && file::has_huge_pages(&region) => HugePages::Transparent,
+            _ => HugePages::Small,
+        };
+        let lines = Lines::from_region(region);
+        let last_alive = header::last_alive(&lines);
+        if last_alive < known.created_ns / SECOND || last_alive > boottime_ns() / SECOND {
+            return Err(Unkept::Header { path: path.to_owned() });
+        }
+        record::load(&lines).map_err(|cause| Unkept::Directory { path: path.to_owned(), cause })?;
+        let (shape, path, secret) = (*shape, path.to_owned(), known.secret);
+        Ok(Mapping { lines, shape, pages, page_bytes, path, secret, last_alive, keep: true })
+    }
+
+    /// Makes empty memory under a new key, in place of what may be there, on the best pages there are but no better
+    /// than `shape.best`. The lock proves that nobody else uses the file of this runtime directory. It is removed
+    /// with the value, unless told to [`Mapping::keep`].
+    ///
+    /// # Errors
+    /// There is no room, or the system refuses.
+    pub fn create(lock: &Lock, shape: &Shape) -> Result<Mapping, MappingError> {
+        file::remove_all(lock.dir(), None);
+        let secret = Secret::random().map_err(|errno| MappingError::Random(errno.into()))?;
+        if shape.best == HugePages::Hugetlbfs
+            && let Some(mapping) = Self::on_hugetlbfs(lock.dir(), shape, &secret)
         {
             return Ok(mapping);
         }
-        let path = lock.dir().join(NAME);
-        let made = Self::on_small_pages(&path, bytes, best != HugePages::Small);
+        let path = file::small_name(lock.dir());
+        let made = Self::on_small_pages(&path, shape, &secret);
         if made.is_err() {
             // The error that made us give up says more than one about cleaning up.
             let _removed = std::fs::remove_file(&path);
@@ -102,19 +285,11 @@ impl Mapping {
     }
 
     /// On the first hugetlbfs mount that can really give the pages.
-    fn on_hugetlbfs(dir: &Path, bytes: usize) -> Option<Mapping> {
-        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-        for mount in hugetlbfs_mounts(&mounts) {
-            let path = mount.join(hugetlbfs_name(dir));
-            if let Some((lines, page_bytes)) = huge_file(&path, bytes) {
-                write_header(&lines);
-                return Some(Mapping {
-                    lines,
-                    taken: HEAD_LINES,
-                    pages: HugePages::Hugetlbfs,
-                    page_bytes,
-                    path,
-                });
+    fn on_hugetlbfs(dir: &Path, shape: &Shape, secret: &Secret) -> Option<Mapping> {
+        let huge = file::names(dir).into_iter().filter(|(_, pages)| *pages == HugePages::Hugetlbfs);
+        for (path, pages) in huge {
+            if let Some((lines, page_bytes)) = file::huge(&path, shape.bytes()) {
+                return Some(Self::made(lines, shape, pages, page_bytes, path, secret));
             }
             // The next mount, or small pages: nothing is left behind here.
             let _removed = std::fs::remove_file(&path);
@@ -122,40 +297,105 @@ impl Mapping {
         None
     }
 
-    fn on_small_pages(path: &Path, bytes: usize, transparent: bool) -> Result<Mapping, MappingError> {
+    fn on_small_pages(path: &Path, shape: &Shape, secret: &Secret) -> Result<Mapping, MappingError> {
         let system = |cause: io::Error| MappingError::System { path: path.to_owned(), cause };
+        let bytes = shape.bytes();
         let no_room = || MappingError::NoRoom { path: path.to_owned(), bytes };
         let length = u64::try_from(bytes).map_err(|_| no_room())?;
-        let file = new_file(path).map_err(|errno| system(errno.into()))?;
-        if !has_room(&file, length) {
+        let file = file::new(path).map_err(|errno| system(errno.into()))?;
+        if !file::has_room(&file, length) {
             return Err(no_room());
         }
         rustix::fs::ftruncate(&file, length).map_err(|_| no_room())?;
         let region = Region::shared(file.as_fd(), bytes, false).map_err(|errno| system(errno.into()))?;
         // Advice first: it decides what populating allocates. What populating could not give, `reserve` gives
         // or says why not; after both, every page exists.
-        let advised = transparent && region.advise_huge();
+        let advised = shape.best != HugePages::Small && region.advise_huge();
         let _populated = region.populate();
         match reserve(&file, length) {
             Err(Errno::NOSPC | Errno::NOMEM | Errno::DQUOT) => return Err(no_room()),
             result => result.map_err(|errno| system(errno.into()))?,
         }
         let pages =
-            if advised && has_huge_pages(&region) { HugePages::Transparent } else { HugePages::Small };
-        let lines = Lines::from_region(region);
-        write_header(&lines);
-        Ok(Mapping { lines, taken: HEAD_LINES, pages, page_bytes: 4096, path: path.to_owned() })
+            if advised && file::has_huge_pages(&region) { HugePages::Transparent } else { HugePages::Small };
+        Ok(Self::made(Lines::from_region(region), shape, pages, 4096, path.to_owned(), secret))
     }
 
-    /// The next `count` lines. Ranges follow each other in the order they are taken, which is part of
-    /// [`TABLE_LAYOUT`].
-    pub fn take(&mut self, count: usize) -> Result<Lines, MappingError> {
-        let left = self.lines.len().saturating_sub(self.taken);
-        let spent = MappingError::Spent { left, asked: count };
-        let end = self.taken.checked_add(count);
-        let part = end.and_then(|end| self.lines.part(self.taken..end)).ok_or(spent)?;
-        self.taken += count;
-        Ok(part)
+    /// Memory that is all there and all zero, with its header.
+    fn made(
+        lines: Lines,
+        shape: &Shape,
+        pages: HugePages,
+        page_bytes: usize,
+        path: PathBuf,
+        secret: &Secret,
+    ) -> Mapping {
+        let now = boottime_ns();
+        header::write(&lines, shape, secret, now);
+        let secret = secret.clone();
+        Mapping {
+            lines,
+            shape: *shape,
+            pages,
+            page_bytes,
+            path,
+            secret,
+            last_alive: now / SECOND,
+            keep: false,
+        }
+    }
+
+    /// The flow table's memory.
+    pub fn flows(&self) -> Lines {
+        self.table(HEAD_LINES, self.shape.flow_lines)
+    }
+
+    /// The token table's memory.
+    pub fn tokens(&self) -> Lines {
+        self.table(HEAD_LINES + self.shape.flow_lines, self.shape.token_lines)
+    }
+
+    fn table(&self, from: usize, count: usize) -> Lines {
+        // Inside, as the file was made or found this long; were it not, an empty table is full and knows nothing.
+        self.lines.part(from..from.saturating_add(count)).unwrap_or_else(|| Lines::heap(0))
+    }
+
+    /// The key both tables are hashed under.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// When the data plane that left this memory last lived, in seconds of CLOCK_BOOTTIME; when it was made, if
+    /// nobody left it.
+    pub fn last_alive(&self) -> u64 {
+        self.last_alive
+    }
+
+    /// Says that this data plane lives, in seconds of CLOCK_BOOTTIME. Once a second; a successor reckons by it how
+    /// long nobody was there.
+    pub fn beat(&self, now: u64) {
+        header::beat(&self.lines, now);
+    }
+
+    /// The directory as last saved.
+    ///
+    /// # Errors
+    /// None was saved yet, or it is damaged.
+    pub fn directory(&self) -> Result<Vec<u8>, RecordError> {
+        record::load(&self.lines)
+    }
+
+    /// Saves the directory: killed at whatever moment, this one or the one before counts, whole.
+    ///
+    /// # Errors
+    /// It is too large, and the one before counts.
+    pub fn save_directory(&self, bytes: &[u8]) -> Result<(), RecordError> {
+        record::save(&self.lines, bytes)
+    }
+
+    /// Whether the file stays for a successor when this value is dropped.
+    pub fn keep(&mut self, keep: bool) {
+        self.keep = keep;
     }
 
     /// The kind of pages it lies on.
@@ -172,6 +412,24 @@ impl Mapping {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Removes what a data plane that is no more left in a runtime directory; gives the files and their sizes in bytes.
+/// The lock proves that it is no more.
+///
+/// # Errors
+/// The first file that cannot be removed.
+pub fn forget(lock: &Lock) -> Result<Vec<(PathBuf, u64)>, MappingError> {
+    let mut forgotten = Vec::new();
+    for (path, _) in file::names(lock.dir()) {
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            result => result.map_err(|cause| MappingError::System { path: path.clone(), cause })?,
+        }
+        forgotten.push((path, metadata.len()));
+    }
+    Ok(forgotten)
 }
 
 /// For the log: size, pages, file.
@@ -193,259 +451,12 @@ impl core::fmt::Display for Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // Tables still in use keep the memory; only the name goes. It costs memory, no more, when it fails.
-        let _removed = std::fs::remove_file(&self.path);
-    }
-}
-
-/// Removes the files of a predecessor that was killed: their memory may be what we need. The caller holds the
-/// lock, so the predecessor is dead.
-fn remove_leftovers(dir: &Path) {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let huge = hugetlbfs_mounts(&mounts).map(|mount| mount.join(hugetlbfs_name(dir)));
-    for path in huge.chain([dir.join(NAME)]) {
-        // Mostly there is no file; any other failure shows when the file is made.
-        let _removed = std::fs::remove_file(path);
-    }
-}
-
-/// Whether the file system and the memory have this much to give: asked first, so that a slip of the pen in the
-/// configuration fills neither to the brim before it fails. Memory is asked for on a disk's file system as well:
-/// tables that do not fit into it would be written to the disk for minutes, and then read from it for each packet.
-fn has_room(file: &File, bytes: u64) -> bool {
-    // What cannot be asked is left to the reservation.
-    let Ok(volume) = rustix::fs::fstatvfs(file) else {
-        return true;
-    };
-    volume.f_bavail.saturating_mul(volume.f_frsize) >= bytes && available_memory() >= bytes
-}
-
-/// Bytes of memory the kernel thinks it could give without swapping.
-fn available_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kilobytes = line.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
-    kilobytes.map_or(u64::MAX, |kilobytes| kilobytes.saturating_mul(1024))
-}
-
-fn new_file(path: &Path) -> rustix::io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map(File::from)
-}
-
-/// Name of a hugetlbfs file: one mount serves several runtime directories, so each has a number.
-fn hugetlbfs_name(dir: &Path) -> String {
-    let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
-    format!("weft-{NAME}-{:016x}", fnv(dir.as_os_str().as_encoded_bytes().iter().copied()))
-}
-
-/// Mount points of hugetlbfs in the text of `/proc/mounts`.
-fn hugetlbfs_mounts(mounts: &str) -> impl Iterator<Item = PathBuf> {
-    mounts.lines().filter_map(|line| {
-        let mut fields = line.split(' ');
-        let (_, point, kind) = (fields.next()?, fields.next()?, fields.next()?);
-        // The kernel writes a space in a path as \040; such a mount is passed over.
-        (kind == "hugetlbfs" && !point.contains('\\')).then(|| PathBuf::from(point))
-    })
-}
-
-/// A file of huge pages, all of them reserved and provided; `None` when that is not to be had.
-fn huge_file(path: &Path, bytes: usize) -> Option<(Lines, usize)> {
-    let file = new_file(path).ok()?;
-    let page_bytes =
-        usize::try_from(rustix::fs::fstatfs(&file).ok()?.f_bsize).ok().filter(|size| *size > 0)?;
-    let whole = bytes.checked_next_multiple_of(page_bytes)?;
-    let length = u64::try_from(whole).ok()?;
-    rustix::fs::ftruncate(&file, length).ok()?;
-    // Mapping reserves all pages or fails at once; allocating them makes sure (a cgroup may still refuse), and
-    // populating makes them present. A mapping made on a promise would be a SIGBUS later.
-    let region = Region::shared(file.as_fd(), whole, false).ok()?;
-    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length).ok()?;
-    // Refused by an old kernel: the pages are there, only their first touch costs a fault.
-    let _populated = region.populate();
-    Some((Lines::from_region(region), page_bytes))
-}
-
-/// Whether the kernel has put huge pages under any part of it.
-fn has_huge_pages(region: &Region) -> bool {
-    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
-    huge_kilobytes(&smaps, region.address()) > 0
-}
-
-/// Kilobytes on huge pages of the mapping at `address`, in the text of `/proc/self/smaps`.
-fn huge_kilobytes(smaps: &str, address: usize) -> u64 {
-    let first = format!("{address:x}-");
-    let of_mapping =
-        smaps.lines().skip_while(|line| !line.trim_start_matches('0').starts_with(&first)).skip(1);
-    // Its lines have the form "Name: value kB"; the next mapping's begins with an address.
-    of_mapping
-        .take_while(|line| line.split_once(':').is_some_and(|(name, _)| !name.contains('-')))
-        .filter(|line| line.starts_with("ShmemPmdMapped:") || line.starts_with("FilePmdMapped:"))
-        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .sum()
-}
-
-/// The header, checksum last.
-fn write_header(lines: &Lines) {
-    let boot = boot_id();
-    let bytes = u64::try_from(lines.len() * LINE).unwrap_or(u64::MAX);
-    let fields = [TABLE_MAGIC, TABLE_LAYOUT, bytes, boottime_ns(), boot[0], boot[1], 0];
-    for (index, value) in fields.into_iter().chain([checksum(&fields)]).enumerate() {
-        if let Some(word) = lines.word(index) {
-            word.store(value, Ordering::Relaxed);
+        if !self.keep {
+            // Tables still in use keep the memory; only the name goes. It costs memory, no more, when it fails.
+            let _removed = std::fs::remove_file(&self.path);
         }
     }
-}
-
-/// Of the header's words: against a header half written, not against an adversary.
-fn checksum(words: &[u64]) -> u64 {
-    fnv(words.iter().flat_map(|word| word.to_le_bytes()))
-}
-
-/// FNV-1a.
-fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::liveness::Role;
-    use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn the_kernel_says_how_much_memory_is_available() {
-        assert!((1..u64::MAX).contains(&available_memory()));
-    }
-
-    fn lock() -> (tempfile::TempDir, Lock) {
-        let dir = tempfile::tempdir().unwrap();
-        let lock = Lock::acquire(dir.path(), Role::DataPlane).unwrap();
-        (dir, lock)
-    }
-
-    #[test]
-    fn ranges_follow_each_other_and_end_where_the_mapping_ends() {
-        let (_dir, lock) = lock();
-        let mut mapping = Mapping::create(&lock, 100, HugePages::Small).unwrap();
-        assert_eq!(mapping.pages(), HugePages::Small);
-        let first = mapping.take(60).unwrap();
-        let second = mapping.take(40).unwrap();
-        first[59].0[7].store(1, Ordering::Relaxed);
-        second[0].0[0].store(2, Ordering::Relaxed);
-        assert_eq!(first[59].0[7].load(Ordering::Relaxed), 1);
-        assert!(matches!(mapping.take(1), Err(MappingError::Spent { left: 0, asked: 1 })));
-        assert!(mapping.take(usize::MAX).is_err());
-    }
-
-    #[test]
-    fn the_file_is_private_whole_and_goes_with_the_mapping_but_the_memory_stays() {
-        let (dir, lock) = lock();
-        let mut mapping = Mapping::create(&lock, 1000, HugePages::Transparent).unwrap();
-        let metadata = std::fs::metadata(mapping.path()).unwrap();
-        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
-        assert_eq!(usize::try_from(metadata.len()).unwrap(), mapping.bytes());
-        use std::os::unix::fs::MetadataExt;
-        assert!(metadata.blocks() * 512 >= metadata.len(), "all of it is reserved");
-        let table = mapping.take(1000).unwrap();
-        drop(mapping);
-        assert!(!dir.path().join(NAME).exists());
-        table[999].0[0].store(3, Ordering::Relaxed);
-        assert_eq!(table[999].0[0].load(Ordering::Relaxed), 3);
-    }
-
-    #[test]
-    fn a_leftover_of_a_killed_predecessor_is_replaced_by_empty_memory() {
-        let (dir, lock) = lock();
-        std::fs::write(dir.path().join(NAME), vec![0xff; 1 << 16]).unwrap();
-        let mut mapping = Mapping::create(&lock, 100, HugePages::Hugetlbfs).unwrap();
-        let table = mapping.take(100).unwrap();
-        assert!(table.iter().flat_map(|line| &line.0).all(|word| word.load(Ordering::Relaxed) == 0));
-    }
-
-    #[test]
-    fn the_header_names_layout_size_and_boot_under_a_checksum() {
-        let (_dir, lock) = lock();
-        let mapping = Mapping::create(&lock, 10, HugePages::Small).unwrap();
-        let bytes = std::fs::read(mapping.path()).unwrap();
-        let words: Vec<u64> =
-            bytes[..64].as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
-        assert_eq!(words[..3], [TABLE_MAGIC, TABLE_LAYOUT, u64::try_from(mapping.bytes()).unwrap()]);
-        assert_eq!(words[4..6], boot_id());
-        assert_eq!(words[7], checksum(&words[..7]));
-        assert_ne!(words[7], checksum(&words[..6]));
-    }
-
-    #[test]
-    fn more_than_any_file_system_has_is_a_sentence_and_leaves_nothing() {
-        let (dir, lock) = lock();
-        for lines in [1 << 40, 1 << 50, usize::MAX] {
-            let error = Mapping::create(&lock, lines, HugePages::Hugetlbfs).unwrap_err();
-            assert!(error.to_string().contains("dataplane.flows"), "{error}");
-            assert!(!dir.path().join(NAME).exists());
-        }
-    }
-
-    /// Needs a hugetlbfs mount and two free pages; says so where it cannot run.
-    #[test]
-    fn huge_pages_are_used_where_they_are_and_never_promised_where_they_are_not() {
-        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
-        let Some(mount) = hugetlbfs_mounts(&mounts).next() else {
-            println!("skipped: no hugetlbfs is mounted");
-            return;
-        };
-        let (dir, lock) = lock();
-        // More than any machine has: refused when it is made, not by a SIGBUS when it is touched.
-        let probe = mount.join(hugetlbfs_name(dir.path()));
-        assert!(huge_file(&probe, 1 << 44).is_none());
-        std::fs::remove_file(&probe).unwrap();
-        let mut mapping = Mapping::create(&lock, 40_000, HugePages::Hugetlbfs).unwrap();
-        if mapping.pages() != HugePages::Hugetlbfs {
-            println!("skipped: no huge pages are free");
-            return;
-        }
-        let file = mapping.path().to_owned();
-        let table = mapping.take(40_000).unwrap();
-        for line in table.iter() {
-            line.0[0].store(1, Ordering::Relaxed);
-        }
-        // Killed without a drop: the successor finds the file and begins anew, with the same pages.
-        std::mem::forget(mapping);
-        drop(table);
-        assert!(file.exists());
-        let mut successor = Mapping::create(&lock, 40_000, HugePages::Hugetlbfs).unwrap();
-        let table = successor.take(40_000).unwrap();
-        assert!(table.iter().all(|line| line.0[0].load(Ordering::Relaxed) == 0));
-        drop(successor);
-        assert!(!file.exists());
-    }
-
-    #[test]
-    fn tables_larger_than_the_memory_are_refused_at_once_whatever_the_disk_has() {
-        let (dir, lock) = lock();
-        let lines = usize::try_from(available_memory() / 64 * 2).unwrap();
-        let error = Mapping::create(&lock, lines, HugePages::Small).unwrap_err();
-        assert!(matches!(error, MappingError::NoRoom { .. }), "{error}");
-        assert!(!dir.path().join(NAME).exists());
-    }
-
-    #[test]
-    fn hugetlbfs_mounts_are_found_among_others() {
-        let mounts = "proc /proc proc rw 0 0\nnodev /dev/hugepages hugetlbfs rw,pagesize=2M 0 0\n\
-                      tmpfs /hugetlbfs tmpfs rw 0 0\nnodev /with\\040space hugetlbfs rw 0 0\nnodev /mnt/1G hugetlbfs rw 0 0";
-        let found: Vec<_> = hugetlbfs_mounts(mounts).collect();
-        assert_eq!(found, [PathBuf::from("/dev/hugepages"), PathBuf::from("/mnt/1G")]);
-    }
-
-    #[test]
-    fn huge_pages_are_read_from_the_mapping_asked_about_and_no_other() {
-        let smaps = "7f0000000000-7f0000200000 rw-s 00000000 00:19 5 /run/weft/tables\nRss: 2048 kB\n\
-                     ShmemPmdMapped: 2048 kB\nVmFlags: rd wr\n\
-                     7f0000200000-7f0000400000 rw-s 00000000 00:19 6 /other\nShmemPmdMapped: 0 kB\n";
-        assert_eq!(huge_kilobytes(smaps, 0x7f00_0000_0000), 2048);
-        assert_eq!(huge_kilobytes(smaps, 0x7f00_0020_0000), 0);
-        assert_eq!(huge_kilobytes(smaps, 0x1000), 0);
-    }
-}
+mod tests;
