@@ -685,6 +685,21 @@ mod tests {
     }
 
     #[test]
+    fn an_icmp_message_has_type_code_and_checksum() {
+        for (packet, protocol) in [(v4(), 1), (v6(), 58)] {
+            let of = |len| whole(&packet.clone().protocol(protocol).payload(&[9; 4][..len]).build());
+            for len in 0..4 {
+                assert_eq!(of(len).kind, Kind::Error(ParseError::BadIcmp));
+            }
+            let kind = match protocol {
+                1 => Kind::Icmp4 { kind: 9, code: 9 },
+                _ => Kind::Icmp6 { kind: 9, code: 9 },
+            };
+            assert_eq!(of(4).kind, kind);
+        }
+    }
+
+    #[test]
     fn a_udp_length_that_does_not_fit_the_packet_is_bad() {
         let frame = v6().udp(1, 2).payload(&[0; 3]).build();
         for len in [0, 7, 12] {

@@ -84,6 +84,35 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_fragments_of_a_datagram_have_one_flow_without_ports_and_make_it_whole(
+        ports: (u16, u16), payload in prop::collection::vec(any::<u8>(), 0..6000), mtu in 128..1500_usize, v6: bool,
+    ) {
+        let packet = packet().udp(ports.0, ports.1).payload(&payload).identification(9);
+        let packet = if v6 { packet.ipv6([1; 16], [2; 16]).vlan(3) } else { packet };
+        let datagram = packet.build();
+        let whole = parse(&datagram, datagram.len());
+        let mut bytes = Vec::new();
+        let frames = packet.build_fragments(mtu);
+        for (index, frame) in frames.iter().enumerate() {
+            let parsed = parse(frame, frame.len());
+            prop_assert!(usize::from(parsed.packet_len()) <= mtu);
+            if frames.len() == 1 {
+                // An atomic fragment, or no fragment at all.
+                prop_assert_eq!((parsed.kind, parsed.flow), (Kind::Udp, whole.flow));
+            } else {
+                prop_assert_eq!(parsed.kind, Kind::UdpFragment { first: index == 0 });
+                prop_assert_eq!(parsed.flow, Flow { source_port: 0, destination_port: 0, ..whole.flow });
+            }
+            bytes.extend_from_slice(&frame[usize::from(parsed.l4)..usize::from(parsed.end)]);
+        }
+        prop_assert_eq!(&bytes[..], &datagram[usize::from(whole.l4)..usize::from(whole.end)]);
+    }
+}
+
 #[test]
 fn the_builders_data_checksum_is_that_of_real_traffic() {
     // Linux 6.18 with net.mptcp.checksum_enabled=1.
