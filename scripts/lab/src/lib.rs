@@ -16,6 +16,7 @@ pub mod counters;
 pub mod demo;
 pub mod error;
 pub mod interrupt;
+pub mod knock;
 pub mod namespace;
 pub mod process;
 pub mod replay;
@@ -23,5 +24,7 @@ pub mod report;
 pub mod session;
 pub mod topology;
 pub mod traffic;
+pub mod vm;
+pub mod vm_image;
 
 pub use error::{Error, Result};

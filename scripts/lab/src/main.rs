@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
-use weft_lab::{Error, Result, balancer, demo, session, traffic};
+use weft_lab::{Error, Result, balancer, demo, knock, session, topology, traffic};
 
 #[derive(Debug, Parser)]
 #[command(name = "weft-lab", about = "Real MPTCP through Weft, in network namespaces of this machine.")]
@@ -29,10 +29,16 @@ enum Action {
     Serve {
         #[arg(long)]
         name: String,
+        /// Ports of the VIP.
+        #[arg(long, default_values_t = [topology::PORT])]
+        port: Vec<u16>,
     },
     /// Connect to the VIP; runs inside the client's namespace.
     #[command(hide = true)]
     Client(traffic::client::Options),
+    /// Ping the VIP through a hand-made tunnel packet; runs inside the client's namespace.
+    #[command(hide = true)]
+    Knock(knock::Options),
     /// Become another program that is killed when the parent is.
     #[command(hide = true)]
     Child {
@@ -58,8 +64,9 @@ fn run(action: Action) -> Result<ExitCode> {
         Action::Demo(options) => return demo::run(&options),
         Action::Config(options) => print!("{}", balancer::configuration(&options, "/run/weft".as_ref())),
         Action::Sweep => session::sweep()?.iter().for_each(|run| println!("removed {run}")),
-        Action::Serve { name } => traffic::serve::serve(&name)?,
+        Action::Serve { name, port } => traffic::serve::serve(&name, &port)?,
         Action::Client(options) => traffic::client::run(&options)?,
+        Action::Knock(options) => knock::knock(&options)?,
         Action::Child { parent, command } => return Err(become_child(parent, &command)),
     }
     Ok(ExitCode::SUCCESS)

@@ -18,8 +18,10 @@ pub fn arguments(name: &str) -> Vec<String> {
 }
 
 /// Serves until the process ends. Prints one line when it listens.
-pub fn serve(name: &str) -> Result<()> {
-    let listeners = [Family::V4, Family::V6].map(|family| listen(family.service()));
+pub fn serve(name: &str, ports: &[u16]) -> Result<()> {
+    let vips = [Family::V4, Family::V6].map(Family::vip);
+    let places = ports.iter().flat_map(|port| vips.map(|vip| SocketAddr::new(vip, *port)));
+    let listeners: Vec<_> = places.map(listen).collect();
     let mut threads = Vec::new();
     for listener in listeners {
         let listener = listener.map_err(|e| Error::io("cannot listen on the VIP", e))?;
