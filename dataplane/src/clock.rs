@@ -44,6 +44,12 @@ impl Moment {
         Tick::from_seconds(self.milliseconds / 1000)
     }
 
+    /// Milliseconds since the machine started.
+    #[inline]
+    pub fn millis(self) -> u64 {
+        self.milliseconds
+    }
+
     /// Milliseconds since another moment; none if that one is later.
     #[inline]
     pub fn since(self, earlier: Moment) -> u64 {

@@ -17,7 +17,10 @@ pub fn port(port: &config::Port, mac: Option<[u8; 6]>, kernel_sees_frames: bool)
     Port {
         mac,
         addresses: port.address.iter().map(|prefix| (prefix.address, prefix.length)).collect(),
+        gateway4: port.gateway4,
+        gateway6: port.gateway6,
         mtu: Some(port.mtu),
         kernel_sees_frames,
+        exception: port.exception.is_some(),
     }
 }

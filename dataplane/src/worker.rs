@@ -65,6 +65,7 @@ impl Worker {
             tables: &self.tables,
             counters: &self.counters,
             now: moment.tick(),
+            millis: moment.millis(),
             port: PortId(0),
         };
         self.sweeper.advance(moment.since(self.began), LINES_PER_CALL, &cx);
@@ -84,6 +85,7 @@ impl Worker {
             tables: &self.tables,
             counters: &self.counters,
             now: moment.tick(),
+            millis: moment.millis(),
             port: PortId(u8::try_from(index).unwrap_or(u8::MAX)),
         };
         let mut leaving = [0_u64; MAX_PORTS];

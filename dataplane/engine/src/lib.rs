@@ -26,5 +26,6 @@ pub mod tick;
 pub mod token_entry;
 pub mod token_table;
 pub mod verdict;
+mod way;
 
 pub use packet::Token;

@@ -247,9 +247,6 @@ impl Model {
 
     /// Adds a VIP, or changes one in place; its services stay.
     fn put_vip(&mut self, spec: Vip) -> Result<(), (Refusal, Name)> {
-        if spec.forward == Forward::Gue {
-            return Err((Refusal::ForwardUnsupported, spec.name));
-        }
         if let Some(known) = self.vips.iter_mut().find(|vip| vip.name == spec.name) {
             let services = core::mem::take(&mut known.services);
             *known = Vip { id: known.id, services, ..spec };
@@ -382,7 +379,6 @@ mod tests {
             (service("v", "224.0.0.1", 80), Refusal::BadAddress, "v"),
             (service("v", "ff02::1", 80), Refusal::BadAddress, "v"),
             (service("v", "255.255.255.255", 80), Refusal::BadAddress, "v"),
-            (vip_by("v", "p", Forward::Gue), Refusal::ForwardUnsupported, "v"),
             (with(|backend| backend.weight = MAX_WEIGHT + 1), Refusal::BadWeight, "b"),
             (with(|backend| backend.address4 = None), Refusal::NoAddress, "b"),
         ];
@@ -458,10 +454,10 @@ mod tests {
 
     #[test]
     fn a_vip_that_is_put_again_keeps_its_id_and_its_services() {
-        let model = small().apply(&[pool("q"), vip_by("v", "q", Forward::Ipip)]).unwrap();
+        let model = small().apply(&[pool("q"), vip_by("v", "q", Forward::Gue)]).unwrap();
         let [changed] = model.vips() else { panic!("one VIP") };
         assert_eq!((changed.id, changed.services.len()), (VipId(0), 1));
-        assert_eq!((changed.pool, changed.forward), (name("q"), Forward::Ipip));
+        assert_eq!((changed.pool, changed.forward), (name("q"), Forward::Gue));
     }
 
     #[test]

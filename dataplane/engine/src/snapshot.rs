@@ -19,47 +19,8 @@ use packet::{Address, Family, Flow};
 use crate::hash::HashKey;
 use crate::maglev::Maglev;
 use crate::model::Model;
-
-/// A port as the packet path sees it.
-#[derive(Clone, Debug, Default)]
-pub struct Port {
-    /// Its MAC address. `None` only in `replay` without a port: then every destination MAC is taken for ours,
-    /// and the source MAC of what is sent is the input's destination MAC.
-    pub mac: Option<[u8; 6]>,
-    /// Its own addresses with prefix lengths: answered by ARP and ND, and telling which backends are on-link.
-    pub addresses: Vec<(IpAddr, u8)>,
-    /// Largest IP packet that may leave. `None` sets no limit (`replay` without a port).
-    pub mtu: Option<u16>,
-    /// The kernel has every frame of this port already (net_af_packet): it answers ARP and ND itself, and what
-    /// is not for a VIP is its business, not a drop.
-    pub kernel_sees_frames: bool,
-}
-
-impl Port {
-    /// The port's first address of a family: the outer source of its tunnels.
-    fn tunnel_source(&self, family: Family) -> Option<IpAddr> {
-        self.addresses.iter().map(|(address, _)| *address).find(|address| match family {
-            Family::V4 => address.is_ipv4(),
-            Family::V6 => address.is_ipv6(),
-        })
-    }
-
-    /// Whether `address` lies in one of the port's prefixes.
-    fn is_on_link(&self, address: IpAddr) -> bool {
-        self.addresses.iter().any(|(own, prefix)| same_prefix(*own, address, *prefix))
-    }
-}
-
-/// Whether two addresses of one family agree in their first `prefix` bits.
-fn same_prefix(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
-    let (a, b, bits) = match (a, b) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(u32::from(a)), u128::from(u32::from(b)), 32),
-        (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a), u128::from(b), 128),
-        _ => return false,
-    };
-    let ignored = u32::from(bits - prefix.min(bits));
-    (a ^ b).checked_shr(ignored).unwrap_or(0) == 0
-}
+pub use crate::way::{Port, Tunnel};
+use crate::way::{Ways, family_of};
 
 /// What the packet path needs of a backend. Known backends are here whatever their state: a draining, down or
 /// removed one keeps its flows and its joins.
@@ -71,20 +32,29 @@ pub struct Backend {
     pub name: Name,
     /// Destination MAC of what goes to it; `None` until configured or resolved.
     pub mac: Option<[u8; 6]>,
-    /// Tunnel destination for IPv4 packets.
-    pub address4: Option<Address>,
-    /// Tunnel destination for IPv6 packets.
-    pub address6: Option<Address>,
-    /// The port whose prefix holds one of its addresses; `None` sends out of the port the packet came from.
-    pub port: Option<PortId>,
+    /// How packets of each family reach it, IPv4 first.
+    ways: [Ways; 2],
 }
 
 impl Backend {
-    /// The tunnel destination for packets of a family.
-    pub fn address(&self, family: Family) -> Option<Address> {
+    /// The port by which a packet of a family leaves as it is; `None` is the port it came from.
+    #[inline]
+    pub fn link(&self, family: Family) -> Option<PortId> {
+        self.ways(family).link
+    }
+
+    /// The tunnel for packets of a family.
+    #[inline]
+    pub fn tunnel(&self, family: Family) -> Option<Tunnel> {
+        self.ways(family).tunnel
+    }
+
+    #[inline]
+    fn ways(&self, family: Family) -> &Ways {
+        let [v4, v6] = &self.ways;
         match family {
-            Family::V4 => self.address4,
-            Family::V6 => self.address6,
+            Family::V4 => v4,
+            Family::V6 => v6,
         }
     }
 }
@@ -187,7 +157,7 @@ impl Snapshot {
                     address: Address::from(*address),
                     port: *port,
                     protocol: vip.protocol.number(),
-                    family: if address.is_ipv4() { Family::V4 } else { Family::V6 },
+                    family: family_of(*address),
                 };
                 next.any_port |= *port == 0;
                 next.services.insert(key, vip.id);
@@ -289,16 +259,14 @@ fn backends_of(model: &Model, site: &Site) -> Vec<Option<Backend>> {
     for pool in model.pools() {
         for backend in &pool.backends {
             let (address4, address6) = (backend.address4.map(IpAddr::V4), backend.address6.map(IpAddr::V6));
-            let on_link =
-                |port: &Port| [address4, address6].into_iter().flatten().any(|a| port.is_on_link(a));
-            let port = site.ports.iter().position(on_link).and_then(|index| u8::try_from(index).ok());
             let known = Backend {
                 pool: pool.id,
                 name: backend.name,
                 mac: backend.mac,
-                address4: address4.map(Address::from),
-                address6: address6.map(Address::from),
-                port: port.map(PortId),
+                ways: [
+                    Ways::find(&site.ports, address4, address6),
+                    Ways::find(&site.ports, address6, address4),
+                ],
             };
             put(&mut backends, usize::from(backend.id.0), known);
         }
@@ -330,15 +298,6 @@ fn put<T>(into: &mut Vec<Option<T>>, index: usize, value: T) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_prefix_of_zero_bits_holds_every_address_of_its_family() {
-        let [a, b]: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap()];
-        assert!(same_prefix(a, b, 0));
-        assert!(!same_prefix(a, b, 1));
-        assert!(!same_prefix(a, "fd00::1".parse().unwrap(), 0));
-        assert!(same_prefix("fd00::1".parse().unwrap(), "2001::1".parse().unwrap(), 0));
-    }
 
     #[test]
     fn only_backends_that_are_active_weighted_and_reachable_are_chosen() {

@@ -10,12 +10,11 @@ mod golden_rows;
 mod support;
 
 use engine::frames::Frames;
-use engine::snapshot::Site;
+use engine::snapshot::Port;
 use engine::verdict::{Action, Verdict};
 use golden_rows::{Expected, Row, Scene, Sent, Step};
 use ipc::counter::Counter;
 use ipc::counters::{CounterReader, Traffic};
-use ipc::id::PortId;
 use ipc::reason::Reason;
 use packet::{Token, ethernet};
 use support::frames::FixedFrames;
@@ -53,14 +52,14 @@ fn verdict(expected: &Expected, world: &World) -> Verdict {
         backend: expected.backend.map(|text| world.id_of(text)),
         token: expected.token.map(Token),
         learned: expected.learned,
-        port: PortId(0),
+        port: expected.port,
     }
 }
 
 /// The frame with other MAC addresses: all that l2dsr may change.
-fn readdressed(frame: &[u8], destination: [u8; 6], site: &Site) -> Vec<u8> {
+fn readdressed(frame: &[u8], destination: [u8; 6], port: &Port) -> Vec<u8> {
     let mut sent = frame.to_vec();
-    let source = site.ports[0].mac.unwrap_or_else(|| ethernet::destination(frame).unwrap());
+    let source = port.mac.unwrap_or_else(|| ethernet::destination(frame).unwrap());
     sent[..6].copy_from_slice(&destination);
     sent[6..12].copy_from_slice(&source);
     sent
@@ -72,7 +71,8 @@ fn sent(row: &Row, world: &World) -> Option<Vec<u8>> {
         (Sent::Bytes(bytes), _) => Some(bytes.clone()),
         (Sent::AsUsual, Action::Forward) => {
             let backend = world.snapshot.backend(world.id_of(row.expected.backend.unwrap())).unwrap();
-            Some(readdressed(&row.packet, backend.mac.unwrap(), &row.site))
+            let port = &row.site.ports[usize::from(row.expected.port.0)];
+            Some(readdressed(&row.packet, backend.mac.unwrap(), port))
         }
         (Sent::AsUsual, Action::Local) => panic!("a row with an answer must say its bytes"),
         (Sent::AsUsual, Action::Punt | Action::Drop) => None,

@@ -372,6 +372,7 @@ fn after_a_pause_no_worker_judges_tokens_before_the_others_have_visited_their_fl
             tables: &world.tables,
             counters: &world.counters,
             now: Tick::from_seconds(world.seconds),
+            millis: world.seconds * 1000,
             port: PortId(0),
         };
         while sweepers[worker].advance(world.seconds * 1000, LINES_PER_CALL, &cx) {}

@@ -83,6 +83,7 @@ fn judge(world: &World, frames: &[Vec<u8>], random: &mut Random) -> u64 {
             tables: &world.tables,
             counters: &world.counters,
             now: Tick::from_seconds(milliseconds / 1000),
+            millis: milliseconds,
             port: PortId(0),
         };
         judged += pipeline.process(&mut burst, &cx).count();

@@ -47,7 +47,8 @@ impl Worker {
     /// Judges one packet; gives the verdict and the frame.
     fn send(&mut self, tables: &Tables, now: Tick, frame: Vec<u8>) -> (Verdict, Vec<u8>) {
         let mut frames = VecFrames::new(vec![frame]);
-        let cx = Context { snapshot: &self.snapshot, tables, counters: &self.counters, now, port: PortId(0) };
+        let (snapshot, counters) = (&self.snapshot, &self.counters);
+        let cx = Context { snapshot, tables, counters, now, millis: 0, port: PortId(0) };
         let verdict = *self.pipeline.process(&mut frames, &cx).next().unwrap();
         (verdict, frames.into_inner().remove(0).bytes)
     }

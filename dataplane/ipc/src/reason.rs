@@ -57,7 +57,7 @@ names! {
         NoBackend = "no_backend",
         /// The backend has no MAC address yet: none configured and none resolved.
         NoNeighbour = "no_neighbour",
-        /// The tunnel has no outer address of the packet's family, on the port or on the backend.
+        /// The port a tunnel leaves by has no address of the outer family, and no tunnel source is configured.
         NoTunnelAddress = "no_tunnel_address",
         /// A SYN with MP_JOIN whose token no connection taught; TCP sends it again, and by then it may be known.
         UnknownToken = "unknown_token",

@@ -108,6 +108,11 @@ impl Session {
         Tick::from_seconds(self.clock.as_secs())
     }
 
+    /// The clock in milliseconds.
+    fn millis(&self) -> u64 {
+        u64::try_from(self.clock.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Whether the tick is another one once a packet of this time is judged: time never runs backwards.
     fn changes_tick(&self, time: Duration) -> bool {
         self.clock.max(time).as_secs() / TICK_SECONDS != self.clock.as_secs() / TICK_SECONDS
@@ -139,7 +144,7 @@ impl Session {
         let elapsed = self.passes * PASS_MS;
         let now = self.now();
         let (snapshot, tables, counters) = (&self.snapshot, &self.tables, &self.counters);
-        let cx = Context { snapshot, tables, counters, now, port: PortId(0) };
+        let cx = Context { snapshot, tables, counters, now, millis: self.millis(), port: PortId(0) };
         while self.sweeper.advance(elapsed, LINES_PER_CALL, &cx) {}
     }
 
@@ -149,7 +154,7 @@ impl Session {
         let mut frames: VecFrames = records.drain(..).map(|record| record.frame).collect();
         let now = self.now();
         let (snapshot, tables, counters) = (&self.snapshot, &self.tables, &self.counters);
-        let cx = Context { snapshot, tables, counters, now, port: PortId(0) };
+        let cx = Context { snapshot, tables, counters, now, millis: self.millis(), port: PortId(0) };
         let verdicts: Vec<Verdict> = self.pipeline.process(&mut frames, &cx).copied().collect();
         for ((verdict, time), frame) in verdicts.iter().zip(times).zip(frames.into_inner()) {
             self.packets += 1;

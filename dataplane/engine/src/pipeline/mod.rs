@@ -43,6 +43,8 @@ pub struct Context<'a> {
     pub counters: &'a WorkerCounters,
     /// The time.
     pub now: Tick,
+    /// The same time, finer: milliseconds since any moment, never backwards. Rates are measured by it.
+    pub millis: u64,
     /// The port the burst came from.
     pub port: PortId,
 }

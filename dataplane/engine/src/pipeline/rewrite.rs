@@ -1,16 +1,17 @@
 //! Stage 3: the frames that go to a backend get their new Ethernet addresses and, in a tunnel, an outer header.
 //!
-//! TCP and UDP bytes are never touched. l2dsr changes the MAC addresses only. ipip puts an IP header of the
-//! packet's own family before it (RFC 2003, RFC 2473), with DSCP and ECN copied (RFC 6040 section 4.1) and the
-//! inner packet's don't-fragment flag, so that nothing the network says about the path is hidden.
+//! The packet itself is never touched, its TTL or hop limit included: to the client Weft is the VIP, not a hop.
+//! l2dsr changes the MAC addresses only. ipip and gue put outer headers before the packet ([`packet::tunnel`]), of the
+//! family of the backend's address: any family in any.
 
 use ipc::message::Forward;
 use ipc::reason::Reason;
-use packet::{Family, ethernet, ipv4, ipv6};
+use packet::tunnel::{self, Inner};
+use packet::{Address, Family, Flow, ethernet};
 
 use super::{Context, Slot};
 use crate::frames::Frames;
-use crate::snapshot::Backend;
+use crate::snapshot::Tunnel;
 use crate::verdict::Action;
 
 /// Rewrites what leaves to a backend; what cannot leave becomes a drop.
@@ -30,20 +31,22 @@ fn rewrite<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: &Contex
     let backend = slot.verdict.backend.and_then(|id| cx.snapshot.backend(id)).ok_or(Reason::NoBackend)?;
     let (_, vip) = slot.vip(cx).ok_or(Reason::NotVip)?;
     let destination = backend.mac.ok_or(Reason::NoNeighbour)?;
-    slot.verdict.port = backend.port.unwrap_or(cx.port);
+    let family = slot.parsed.flow.family;
+    let tunnel = match vip.forward {
+        Forward::L2dsr => None,
+        Forward::Ipip | Forward::Gue => Some(backend.tunnel(family).ok_or(Reason::NoTunnelAddress)?),
+    };
+    let way = tunnel.map_or_else(|| backend.link(family), |tunnel| tunnel.port);
+    slot.verdict.port = way.unwrap_or(cx.port);
     let port = cx.snapshot.port(slot.verdict.port).ok_or(Reason::NoNeighbour)?;
 
-    let packet_len = frames.wire_len(index).saturating_sub(usize::from(slot.parsed.l3));
-    let inner_len = packet_len.min(usize::from(slot.parsed.packet_len()));
-    let outer_len = match vip.forward {
-        Forward::L2dsr => 0,
-        Forward::Ipip | Forward::Gue => header_len(slot.parsed.flow.family),
-    };
-    if port.mtu.is_some_and(|mtu| inner_len + outer_len > usize::from(mtu)) {
+    let inner_len = inner_len(slot, frames, index);
+    let overhead = tunnel.map_or(0, |tunnel| overhead(vip.forward, tunnel.family));
+    if port.mtu.is_some_and(|mtu| inner_len + overhead > usize::from(mtu)) {
         return Err(Reason::TooBig);
     }
-    if outer_len > 0 {
-        encapsulate(slot, frames, index, backend, inner_len, cx)?;
+    if let Some(tunnel) = tunnel {
+        encapsulate(slot, frames, index, vip.forward, tunnel, cx)?;
     }
     let frame = frames.bytes_mut(index);
     let [dst @ .., _, _] = frame.first_chunk_mut::<14>().ok_or(Reason::Truncated)?;
@@ -56,75 +59,123 @@ fn rewrite<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: &Contex
     Ok(())
 }
 
-/// Bytes an outer header of a family adds.
-const fn header_len(family: Family) -> usize {
-    match family {
-        Family::V4 => ipv4::HEADER_LEN,
-        Family::V6 => ipv6::HEADER_LEN,
+/// Bytes of the IP packet, without Ethernet padding.
+#[inline]
+fn inner_len<F: Frames>(slot: &Slot, frames: &F, index: usize) -> usize {
+    let there = frames.wire_len(index).saturating_sub(usize::from(slot.parsed.l3));
+    there.min(usize::from(slot.parsed.packet_len()))
+}
+
+/// Bytes that a way of forwarding puts before a packet, in an outer header of this family.
+pub(super) const fn overhead(forward: Forward, outer: Family) -> usize {
+    match (forward, outer) {
+        (Forward::L2dsr, _) => 0,
+        (Forward::Ipip, Family::V4) => tunnel::IP_OVER_V4,
+        (Forward::Ipip, Family::V6) => tunnel::IP_OVER_V6,
+        (Forward::Gue, Family::V4) => tunnel::GUE_OVER_V4,
+        (Forward::Gue, Family::V6) => tunnel::GUE_OVER_V6,
     }
 }
 
-/// Puts the outer header between the Ethernet header (with its VLAN tags) and the packet.
+/// Puts the outer headers between the Ethernet header (with its VLAN tags) and the packet.
 #[inline]
 fn encapsulate<F: Frames>(
     slot: &Slot,
     frames: &mut F,
     index: usize,
-    backend: &Backend,
-    inner_len: usize,
+    forward: Forward,
+    tunnel: Tunnel,
     cx: &Context<'_>,
 ) -> Result<(), Reason> {
-    let family = slot.parsed.flow.family;
-    let source = match cx.snapshot.tunnel_source(slot.verdict.port, family) {
+    let inner_len = inner_len(slot, frames, index);
+    let source = match cx.snapshot.tunnel_source(slot.verdict.port, tunnel.family) {
         Some(source) => source,
-        // Without a port there is no address of ours: the VIP's own serves (`replay`).
-        None if !cx.snapshot.has_port(slot.verdict.port) => slot.parsed.flow.destination,
-        None => return Err(Reason::NoTunnelAddress),
+        None => stand_in(slot, tunnel, cx).ok_or(Reason::NoTunnelAddress)?,
     };
-    let destination = backend.address(family).ok_or(Reason::NoTunnelAddress)?;
-    let payload_len = u16::try_from(inner_len).map_err(|_| Reason::TooBig)?;
+    let len = u16::try_from(inner_len).map_err(|_| Reason::TooBig)?;
     let link_len = usize::from(slot.parsed.l3);
-
     // Ethernet padding would become bytes behind the outer packet: it stays behind.
     frames.truncate(index, link_len + inner_len);
-    let packet = frames.bytes(index).get(link_len..).unwrap_or_default();
-    match family {
-        Family::V4 => {
-            let outer = ipv4::Outer {
-                source: source.v4_octets(),
-                destination: destination.v4_octets(),
-                protocol: ipv4::IPV4_INSIDE,
-                tos: slot.parsed.tos,
-                dont_fragment: slot.parsed.dont_fragment,
-                identification: identification(packet),
-                payload_len,
-            };
-            put(frames, index, link_len, &outer.to_bytes().ok_or(Reason::TooBig)?)
+    if tunnel.family != slot.parsed.flow.family {
+        change_type(frames, index, link_len, tunnel.family)?;
+    }
+    let frame = frames.bytes(index);
+    let hash = if needs_hash(slot, frame, forward, tunnel) { hash(&slot.parsed.flow, cx) } else { 0 };
+    let inner = Inner::new(frame, &slot.parsed, len, hash);
+    let destination = tunnel.destination;
+    match (forward, tunnel.family) {
+        (Forward::Gue, _) => gue(frames, index, link_len, &inner, [source, destination], tunnel.family),
+        (_, Family::V4) => {
+            let outer = inner.ip_over_v4(source.v4_octets(), destination.v4_octets());
+            put(frames, index, link_len, &outer.ok_or(Reason::TooBig)?)
         }
-        Family::V6 => {
-            let outer = ipv6::Outer {
-                source: source.v6_octets(),
-                destination: destination.v6_octets(),
-                next_header: ipv4::IPV6_INSIDE,
-                traffic_class: slot.parsed.tos,
-                flow_label: flow_label(packet),
-                payload_len,
-            };
-            put(frames, index, link_len, &outer.to_bytes())
+        (_, Family::V6) => {
+            let outer = inner.ip_over_v6(source.v6_octets(), destination.v6_octets());
+            put(frames, index, link_len, &outer)
         }
     }
 }
 
-/// The inner IPv4 packet's identification, kept in the outer header: whoever sent the packet already tells the
-/// fragments of one stream apart by it.
-fn identification(packet: &[u8]) -> u16 {
-    packet.get(4..6).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u16::from_be_bytes(*bytes))
+/// Whether anything in the outer headers is made of the flow's hash: GUE's source port, the flow label where the
+/// packet has none, the identification of a packet that may be fragmented. Most packets of ipip do without.
+#[inline]
+fn needs_hash(slot: &Slot, frame: &[u8], forward: Forward, tunnel: Tunnel) -> bool {
+    let parsed = &slot.parsed;
+    let has_label = || match frame.get(usize::from(parsed.l3)..).and_then(<[u8]>::first_chunk) {
+        Some(first) => u32::from_be_bytes(*first) & 0x000f_ffff != 0,
+        None => false,
+    };
+    forward == Forward::Gue
+        || match tunnel.family {
+            Family::V4 => !parsed.dont_fragment,
+            Family::V6 => parsed.flow.family == Family::V4 || !has_label(),
+        }
 }
 
-/// The inner IPv6 packet's flow label, kept in the outer header, so that paths and queues behind the tunnel
-/// still spread flows (RFC 6438).
-fn flow_label(packet: &[u8]) -> u32 {
-    packet.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes) & 0x000f_ffff)
+/// The flow's public hash.
+#[inline(never)]
+fn hash(flow: &Flow, cx: &Context<'_>) -> u64 {
+    cx.snapshot.public_key().flow(flow)
+}
+
+/// GUE's headers.
+#[inline(never)]
+fn gue<F: Frames>(
+    frames: &mut F,
+    index: usize,
+    link_len: usize,
+    inner: &Inner,
+    [source, destination]: [Address; 2],
+    family: Family,
+) -> Result<(), Reason> {
+    match family {
+        Family::V4 => {
+            let outer = inner.gue_over_v4(source.v4_octets(), destination.v4_octets());
+            put(frames, index, link_len, &outer.ok_or(Reason::TooBig)?)
+        }
+        Family::V6 => {
+            let outer = inner.gue_over_v6(source.v6_octets(), destination.v6_octets());
+            put(frames, index, link_len, &outer.ok_or(Reason::TooBig)?)
+        }
+    }
+}
+
+/// Writes the outer family's Ethernet type: the last two bytes before the packet, behind any VLAN tags.
+#[inline(never)]
+fn change_type<F: Frames>(frames: &mut F, index: usize, link_len: usize, to: Family) -> Result<(), Reason> {
+    let ethertype = match to {
+        Family::V4 => ethernet::IPV4,
+        Family::V6 => ethernet::IPV6,
+    };
+    let link = frames.bytes_mut(index).get_mut(..link_len).ok_or(Reason::Truncated)?;
+    *link.last_chunk_mut().ok_or(Reason::Truncated)? = ethertype.to_be_bytes();
+    Ok(())
+}
+
+/// Without a port there is no address of ours: the VIP's own serves (`replay`).
+fn stand_in(slot: &Slot, tunnel: Tunnel, cx: &Context<'_>) -> Option<Address> {
+    let flow = &slot.parsed.flow;
+    (!cx.snapshot.has_port(slot.verdict.port) && flow.family == tunnel.family).then_some(flow.destination)
 }
 
 /// Makes room for `outer` in front, moves the link header there and writes `outer` behind it.

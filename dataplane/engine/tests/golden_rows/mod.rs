@@ -9,6 +9,7 @@ mod tunnel;
 use engine::snapshot::Site;
 use engine::verdict::Action;
 use ipc::counter::Counter;
+use ipc::id::PortId;
 use ipc::message::{BackendState, Command, Forward, Protocol, UnknownToken};
 use ipc::reason::Reason;
 use packet::build::PacketBuilder;
@@ -34,6 +35,11 @@ pub const OTHER_KEY: Key = Key([0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18])
 /// SHA-256 of [`OTHER_KEY`].
 pub const OTHER_TOKEN: u32 = 0xccad_45ac;
 
+/// The addresses of the backend behind a router.
+pub const FAR4: [u8; 4] = [198, 51, 100, 51];
+/// The same, IPv6: 2001:db8:51::51.
+pub const FAR6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0x51, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x51];
+
 /// The VIPs' ports on 10.9.9.9 and fd99::9.
 pub mod port {
     /// VIP web: pool web-servers, l2dsr, unknown tokens dropped.
@@ -54,6 +60,16 @@ pub mod port {
     pub const FOUR: u16 = 8006;
     /// VIP six: ipip to a backend that has only an IPv6 address.
     pub const SIX: u16 = 8007;
+    /// VIP gue: the pool of tunnel, gue.
+    pub const GUE: u16 = 8008;
+    /// VIP gue-four: gue to the backend of four.
+    pub const GUE_FOUR: u16 = 8009;
+    /// VIP gue-six: gue to the backend of six.
+    pub const GUE_SIX: u16 = 8010;
+    /// VIP far: ipip to a backend behind a router, with both addresses.
+    pub const FAR: u16 = 8011;
+    /// VIP far-l2: l2dsr to it.
+    pub const FAR_L2: u16 = 8012;
     /// VIP dns: UDP, pool web-servers.
     pub const DNS: u16 = 53;
 }
@@ -86,6 +102,7 @@ pub struct Expected {
     pub backend: Option<&'static str>,
     pub token: Option<u32>,
     pub learned: bool,
+    pub port: PortId,
 }
 
 /// What leaves.
@@ -118,6 +135,7 @@ pub fn row(what: &'static str, packet: impl Into<Frame>) -> Row {
         backend: None,
         token: None,
         learned: false,
+        port: PortId(0),
     };
     Row {
         what,
@@ -143,6 +161,12 @@ impl Row {
     pub fn forward(mut self, reason: Reason, vip: &'static str, backend: &'static str) -> Self {
         (self.expected.action, self.expected.reason) = (Action::Forward, reason);
         (self.expected.vip, self.expected.backend) = (Some(vip), Some(backend));
+        self
+    }
+
+    /// By another port than it came from.
+    pub fn by(mut self, port: u8) -> Self {
+        self.expected.port = PortId(port);
         self
     }
 
@@ -218,13 +242,22 @@ impl Scene {
     /// The configuration of all rows.
     pub fn world(site: Site) -> World {
         let mut world = World::unconfigured(site);
-        let pools = ["web-servers", "others", "idle", "four", "six"];
+        let pools = ["web-servers", "others", "idle", "four", "six", "far"];
         let mut commands: Vec<Command> =
             pools.iter().map(|pool| Command::PutPool { name: name(pool) }).collect();
         commands.extend((1..=3).map(|n| backend("web-servers", &format!("b{n}"), 10 + n)));
         commands.extend([backend("others", "o1", 21), backend("others", "o2", 22)]);
         commands.push(backend_in("idle", "d1", 31, 100, BackendState::Draining));
         commands.extend([Self::one_address("four", Family::V4), Self::one_address("six", Family::V6)]);
+        commands.push(Command::PutBackend {
+            pool: name("far"),
+            name: name("r1"),
+            address4: Some(FAR4.into()),
+            address6: Some(FAR6.into()),
+            mac: Some(backend_mac(51)),
+            weight: 1,
+            state: BackendState::Active,
+        });
         let (dsr, drop) = (Forward::L2dsr, UnknownToken::Drop);
         commands.extend([
             vip("web", "web-servers"),
@@ -236,6 +269,11 @@ impl Scene {
             vip("empty", "idle"),
             vip_with("four", "four", Forward::Ipip, true, drop),
             vip_with("six", "six", Forward::Ipip, true, drop),
+            vip_with("gue", "web-servers", Forward::Gue, true, drop),
+            vip_with("gue-four", "four", Forward::Gue, true, drop),
+            vip_with("gue-six", "six", Forward::Gue, true, drop),
+            vip_with("far", "far", Forward::Ipip, true, drop),
+            vip("far-l2", "far"),
             vip("any", "others"),
             Command::PutVip {
                 name: name("dns"),
@@ -256,6 +294,11 @@ impl Scene {
             ("empty", port::EMPTY),
             ("four", port::FOUR),
             ("six", port::SIX),
+            ("gue", port::GUE),
+            ("gue-four", port::GUE_FOUR),
+            ("gue-six", port::GUE_SIX),
+            ("far", port::FAR),
+            ("far-l2", port::FAR_L2),
             ("dns", port::DNS),
         ];
         commands.extend(ports.iter().flat_map(|(vip, port)| services(vip, 9, *port)));
@@ -292,6 +335,11 @@ impl Scene {
     pub fn flow_of_other_family(&self, backend: &str, port: u16) -> Flow {
         let other = if self.family == Family::V4 { Family::V6 } else { Family::V4 };
         self.world.flow_to(backend, other, 9, port, 0)
+    }
+
+    /// The public hash of a flow: what GUE's source port and IPv6 flow labels are made of.
+    pub fn public_hash(&self, flow: &Flow) -> u64 {
+        self.world.snapshot.public_key().flow(flow)
     }
 
     /// A flow to VIP any, on any port.

@@ -144,7 +144,7 @@ pub fn port() -> Port {
         mac: Some(PORT_MAC),
         addresses: vec![(Address::from_v4(PORT4).to_ip(), 24), (Address::from_v6(PORT6).to_ip(), 64)],
         mtu: Some(1600),
-        kernel_sees_frames: false,
+        ..Port::default()
     }
 }
 
@@ -238,6 +238,7 @@ impl World {
             tables: &self.tables,
             counters: &self.counters,
             now: self.now(),
+            millis: self.seconds * 1000,
             port: PortId(0),
         }
     }
@@ -303,6 +304,7 @@ impl World {
             tables: &self.tables,
             counters: &self.counters,
             now: Tick::from_seconds(self.seconds),
+            millis: self.seconds * 1000,
             port: PortId(0),
         };
         self.pipeline.process(frames, &cx).copied().collect()
@@ -319,6 +321,7 @@ impl World {
                 tables: &self.tables,
                 counters: &self.counters,
                 now: Tick::from_seconds(self.seconds),
+                millis: elapsed,
                 port: PortId(0),
             };
             while self.sweeper.advance(elapsed, LINES_PER_CALL, &cx) {}
