@@ -1,16 +1,18 @@
 //! The balancer: Weft's configuration for the lab, its two processes, and what they answer.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::document::Document;
+use crate::namespace::{Entrance, Namespace};
 use crate::process::{self, Task};
-use crate::topology::{BALANCER_INTERFACE, BALANCER_MAC, Backend, Family, Lab, MTU, PORT};
+use crate::topology::Lab;
 use crate::{Error, Result, interrupt};
 
 /// How the balancer hands a packet to a backend.
@@ -57,54 +59,9 @@ impl Options {
     }
 }
 
-/// The configuration file.
+/// The configuration file that `options` ask for.
 pub fn configuration(options: &Options, runtime_dir: &Path) -> String {
-    // The second core where there is one: the first serves the client and the backends.
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let worker = usize::from(cores > 1);
-    let mut text = format!(
-        "[dataplane]\n\
-         workers = [{worker}]\n\
-         flows   = 1_000_000\n\
-         tokens  = 1_000_000\n\
-         runtime_dir = \"{}\"\n\n\
-         [[dataplane.port]]\n\
-         device  = \"net_af_packet0,iface={BALANCER_INTERFACE}\"\n\
-         mac     = \"{BALANCER_MAC}\"\n\
-         address = [\"10.0.1.254/24\", \"fd00:1::254/64\"]\n\
-         mtu     = {MTU}\n\n\
-         [[pool]]\n\
-         name = \"web-servers\"\n\n",
-        runtime_dir.display()
-    );
-    for number in 1..=options.backends {
-        let (four, six) = Backend::addresses(number);
-        // Writing to a String cannot fail.
-        let _ =
-            write!(text, "[[pool.backend]]\nname    = \"b{number}\"\naddress = [\"{four}\", \"{six}\"]\n");
-        if !options.no_macs {
-            let _ = writeln!(text, "mac     = \"{}\"", Backend::mac(number));
-        }
-        text.push('\n');
-    }
-    let steering = if options.no_steering { "" } else { "\"learn\"" };
-    let _ = write!(
-        text,
-        "[[vip]]\n\
-         name     = \"web\"\n\
-         address  = [\"{}\", \"{}\"]\n\
-         port     = {PORT}\n\
-         protocol = \"tcp\"\n\
-         pool     = \"web-servers\"\n\
-         forward  = \"{}\"\n\n\
-         [vip.mptcp]\n\
-         steering = [{steering}]\n\
-         unknown_token = \"drop\"\n",
-        Family::V4.vip(),
-        Family::V6.vip(),
-        options.forward.name(),
-    );
-    text
+    Document::new(options, runtime_dir).text()
 }
 
 /// The shipped programs.
@@ -167,6 +124,24 @@ impl Counted {
     }
 }
 
+/// One of the balancer's two processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// `weft-dataplane`.
+    Dataplane,
+    /// `weft-ctrlplane`.
+    Ctrlplane,
+}
+
+impl Role {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Dataplane => "dataplane",
+            Self::Ctrlplane => "ctrlplane",
+        }
+    }
+}
+
 /// A running balancer. Dropping it ends both processes.
 #[derive(Debug)]
 pub struct Balancer {
@@ -177,42 +152,81 @@ pub struct Balancer {
     /// Its configuration file.
     pub config: PathBuf,
     binaries: Binaries,
+    entrance: Entrance,
 }
 
 impl Balancer {
     /// Starts both processes in the balancer's namespace and waits until the configuration is in force. `name` sets
     /// the files of this balancer apart from those of another one in the same lab.
     pub fn start(lab: &Lab, binaries: &Binaries, name: &str, options: &Options) -> Result<Self> {
-        let runtime_dir = lab.file(name);
+        let document = Document::new(options, &lab.file(name));
+        Self::start_with(lab, &lab.balancer, binaries, &document)
+    }
+
+    /// Starts a balancer with a configuration of the caller's making, in a namespace of the caller's choice. Its
+    /// files are named after the runtime directory.
+    pub fn start_with(
+        lab: &Lab,
+        namespace: &Namespace,
+        binaries: &Binaries,
+        document: &Document,
+    ) -> Result<Self> {
         let failed = |e| Error::io("cannot prepare the balancer's files", e);
-        fs::create_dir(&runtime_dir).map_err(failed)?;
-        let config = lab.file(&format!("{name}.toml"));
-        fs::write(&config, configuration(options, &runtime_dir)).map_err(failed)?;
-        let run = |program: &Path, role: &str| {
-            let arguments = ["run".to_owned(), "--config".to_owned(), config.display().to_string()];
-            let log = lab.file(&format!("{name}-{role}.log"));
-            lab.balancer.task(&format!("weft-{role}"), &lab.helper, program, &arguments, &log)
-        };
+        fs::create_dir(&document.runtime_dir).map_err(failed)?;
+        let config = document.runtime_dir.with_extension("toml");
+        fs::write(&config, document.text()).map_err(failed)?;
+        let entrance = namespace.entrance(&lab.helper);
         let mut balancer = Self {
-            dataplane: run(&binaries.dataplane, "dataplane")?,
-            ctrlplane: run(&binaries.ctrlplane, "ctrlplane")?,
-            config: config.clone(),
+            dataplane: launch(&entrance, binaries, &config, Role::Dataplane)?,
+            ctrlplane: launch(&entrance, binaries, &config, Role::Ctrlplane)?,
+            config,
             binaries: binaries.clone(),
+            entrance,
         };
         balancer.wait_until_ready(Duration::from_secs(20))?;
         Ok(balancer)
     }
 
-    /// Starts `weft-ctrlplane` after it was killed, and waits until it has re-attached.
-    pub fn start_ctrlplane(&mut self, lab: &Lab) -> Result<()> {
-        let arguments = ["run".to_owned(), "--config".to_owned(), self.config.display().to_string()];
-        let log = lab.file("restarted-ctrlplane.log");
-        self.ctrlplane =
-            lab.balancer.task("weft-ctrlplane", &lab.helper, &self.binaries.ctrlplane, &arguments, &log)?;
-        self.wait_until_ready(Duration::from_secs(20))
+    /// Replaces the configuration file; no process is told.
+    pub fn rewrite(&self, document: &Document) -> Result<()> {
+        fs::write(&self.config, document.text()).map_err(|e| Error::io("cannot rewrite the configuration", e))
     }
 
-    fn wait_until_ready(&mut self, limit: Duration) -> Result<()> {
+    /// SIGKILL to one process, and waits until it is gone.
+    pub fn kill(&mut self, role: Role) {
+        self.task(role).kill();
+    }
+
+    /// Ends one process by `signal`, SIGTERM or SIGKILL, and waits until it is gone.
+    pub fn end(&mut self, role: Role, signal: Signal) {
+        match signal {
+            Signal::KILL => self.task(role).kill(),
+            _ => {
+                let _ = self.task(role).stop();
+            }
+        }
+    }
+
+    /// Starts a process that has ended; does not wait for anything. See [`Balancer::wait_until_ready`].
+    pub fn start_again(&mut self, role: Role) -> Result<()> {
+        *self.task(role) = launch(&self.entrance, &self.binaries, &self.config, role)?;
+        Ok(())
+    }
+
+    fn task(&mut self, role: Role) -> &mut Task {
+        match role {
+            Role::Dataplane => &mut self.dataplane,
+            Role::Ctrlplane => &mut self.ctrlplane,
+        }
+    }
+
+    /// Everything a process has logged, over all its lives.
+    pub fn log(&self, role: Role) -> String {
+        fs::read_to_string(log_file(&self.config, role)).unwrap_or_default()
+    }
+
+    /// Waits until both processes run and the whole configuration is in force.
+    pub fn wait_until_ready(&mut self, limit: Duration) -> Result<()> {
         let mut last = String::new();
         let ready = interrupt::poll(limit, Duration::from_millis(100), || {
             self.dataplane.check()?;
@@ -272,6 +286,21 @@ impl Balancer {
     pub fn dataplane_binary(&self) -> &Path {
         &self.binaries.dataplane
     }
+}
+
+fn launch(entrance: &Entrance, binaries: &Binaries, config: &Path, role: Role) -> Result<Task> {
+    let program = match role {
+        Role::Dataplane => &binaries.dataplane,
+        Role::Ctrlplane => &binaries.ctrlplane,
+    };
+    let arguments = ["run".to_owned(), "--config".to_owned(), config.display().to_string()];
+    entrance.task(&format!("weft-{}", role.name()), program, &arguments, &log_file(config, role))
+}
+
+/// `NAME-ROLE.log` beside the configuration.
+fn log_file(config: &Path, role: Role) -> PathBuf {
+    let name = config.file_stem().unwrap_or_default().to_string_lossy();
+    config.with_file_name(format!("{name}-{}.log", role.name()))
 }
 
 /// Rows of an answer as a map.

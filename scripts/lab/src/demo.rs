@@ -12,7 +12,7 @@ use crate::replay::{self, Capture};
 use crate::report::{self, BackendRow, Report, Run};
 use crate::topology::{Family, Lab, Plan};
 use crate::traffic::client::{self, Client};
-use crate::{Error, Result, interrupt, session};
+use crate::{Error, Result, faults, interrupt, session};
 
 /// Where the shipped programs are, when not beside `weft-lab`.
 const BINARIES: &str = "WEFT_BIN_DIR";
@@ -110,7 +110,7 @@ pub fn pass(
     let weft = Balancer::start(lab, binaries, name, &options.balancer(steering))?;
     progress("weft-dataplane and weft-ctrlplane are ready");
     let capture = Capture::start(lab, name, options.family())?;
-    let before = kernels(lab)?;
+    let before = faults::kernels(lab)?;
     let mut asked = client::Options::new(options.family(), usize::from(options.connections));
     asked.bytes = (ROUND / u64::from(options.connections)).clamp(16_384, 262_144);
     if !steering {
@@ -120,7 +120,7 @@ pub fn pass(
     let joined = client.joined(Duration::from_secs(60))?;
     progress(&format!("{} connections, {joined} with a second subflow; data over both", options.connections));
     let traffic = client.finish(Duration::from_secs(120))?;
-    let after = kernels(lab)?;
+    let after = faults::kernels(lab)?;
     let counted = weft.counted()?;
     let capture = capture.finish();
     let joins = replay::joins(
@@ -139,12 +139,6 @@ pub fn pass(
     });
     let client_kernel = moved.last().cloned().unwrap_or_default();
     Ok(Run::new(steering, rows.collect(), traffic, &client_kernel, counted, &joins))
-}
-
-/// The kernel counters of every backend and, last, of the client.
-fn kernels(lab: &Lab) -> Result<Vec<Kernel>> {
-    let namespaces = lab.backends.iter().map(|b| &b.namespace).chain([&lab.client]);
-    namespaces.map(Kernel::read).collect()
 }
 
 /// Leaves the lab up, with steering on, until a signal comes.

@@ -14,7 +14,9 @@
 pub mod balancer;
 pub mod counters;
 pub mod demo;
+pub mod document;
 pub mod error;
+pub mod faults;
 pub mod interrupt;
 pub mod knock;
 pub mod namespace;
@@ -22,6 +24,7 @@ pub mod process;
 pub mod replay;
 pub mod report;
 pub mod session;
+pub mod stand;
 pub mod topology;
 pub mod traffic;
 pub mod vm;

@@ -39,6 +39,12 @@ enum Action {
     /// Ping the VIP through a hand-made tunnel packet; runs inside the client's namespace.
     #[command(hide = true)]
     Knock(knock::Options),
+    /// Send a steady stream that backends answer; runs inside the client's namespace.
+    #[command(hide = true)]
+    Probe(traffic::probe::Options),
+    /// Flood the VIP from addresses that do not exist; runs inside the client's namespace.
+    #[command(hide = true)]
+    Flood(traffic::flood::Options),
     /// Become another program that is killed when the parent is.
     #[command(hide = true)]
     Child {
@@ -67,6 +73,8 @@ fn run(action: Action) -> Result<ExitCode> {
         Action::Serve { name, port } => traffic::serve::serve(&name, &port)?,
         Action::Client(options) => traffic::client::run(&options)?,
         Action::Knock(options) => knock::knock(&options)?,
+        Action::Probe(options) => traffic::probe::run(&options)?,
+        Action::Flood(options) => traffic::flood::run(&options)?,
         Action::Child { parent, command } => return Err(become_child(parent, &command)),
     }
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,7 @@
 //! A network namespace and the programs that run in it.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::process::{self, Task};
@@ -55,8 +55,7 @@ impl Namespace {
         process::run(self.command(program).args(arguments))
     }
 
-    /// Starts a program inside that dies with the lab: `helper` is the `weft-lab` binary, which asks the kernel
-    /// to be killed when its parent is, and then becomes the program.
+    /// Starts a program inside that dies with the lab: see [`Entrance::task`].
     pub fn task(
         &self,
         name: &str,
@@ -65,7 +64,28 @@ impl Namespace {
         arguments: &[String],
         log: &Path,
     ) -> Result<Task> {
-        let mut command = self.command(helper);
+        self.entrance(helper).task(name, program, arguments, log)
+    }
+
+    /// A way in that does not keep the namespace: for programs that are started more than once.
+    pub fn entrance(&self, helper: &Path) -> Entrance {
+        Entrance { namespace: self.name.clone(), helper: helper.to_owned() }
+    }
+}
+
+/// Starts programs in a namespace.
+#[derive(Debug, Clone)]
+pub struct Entrance {
+    namespace: String,
+    /// The `weft-lab` binary, which asks the kernel to be killed when its parent is, and then becomes a program.
+    helper: PathBuf,
+}
+
+impl Entrance {
+    /// Starts a program inside that dies with the lab.
+    pub fn task(&self, name: &str, program: &Path, arguments: &[String], log: &Path) -> Result<Task> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace]).arg(&self.helper);
         command.args(["child", "--parent", &std::process::id().to_string(), "--"]);
         command.arg(program).args(arguments);
         Task::start(name, command, log)

@@ -107,6 +107,13 @@ impl Task {
         }
     }
 
+    /// Writes a line to its stdin.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        let failed = |e| Error::io(format!("{} does not listen", self.name), e);
+        let stdin = self.child.stdin.as_mut().ok_or(Error::other("its stdin is closed"))?;
+        writeln!(stdin, "{line}").map_err(failed)
+    }
+
     /// Takes the task's stdin; dropping it tells the task to finish.
     pub fn take_stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
@@ -151,7 +158,8 @@ impl Task {
         let _ = self.child.wait();
     }
 
-    fn signal(&mut self, signal: Signal) {
+    /// Sends a signal.
+    pub fn signal(&mut self, signal: Signal) {
         // `try_wait` first: a pid that was reaped may belong to somebody else by now.
         if matches!(self.child.try_wait(), Ok(None)) {
             let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);

@@ -25,12 +25,17 @@ use crate::{Error, Result, interrupt, traffic};
 
 /// The VIP's port.
 pub const PORT: u16 = 8000;
+/// The port of the VIP that [`traffic::probe`] asks, over UDP.
+pub const PROBE_PORT: u16 = 8001;
 /// The MAC address of the balancer's interface.
 pub const BALANCER_MAC: &str = "02:00:00:00:02:01";
 /// The balancer's interface.
 pub const BALANCER_INTERFACE: &str = "lb0";
 /// MTU of the links behind the client.
 pub const MTU: u16 = 1600;
+
+/// How many paths [`Lab::add_late_path`] can add: the kernel knows at most 8 endpoints, and two are in use.
+pub const LATE_PATHS: u8 = 6;
 
 const DECAP_SOURCE: &str = include_str!("../xdp/decap.c");
 
@@ -77,6 +82,32 @@ impl std::fmt::Display for Family {
             Self::V4 => "IPv4",
             Self::V6 => "IPv6",
         })
+    }
+}
+
+/// One of the balancers a lab may have: its addresses and MAC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appliance(u8);
+
+impl Appliance {
+    /// The one that every lab has.
+    pub const FIRST: Self = Self(254);
+    /// Another one, beside it.
+    pub const SECOND: Self = Self(252);
+
+    /// The MAC address of its interface.
+    pub fn mac(self) -> String {
+        if self == Self::FIRST { BALANCER_MAC.to_owned() } else { format!("02:00:00:00:02:{}", self.0 % 100) }
+    }
+
+    /// Its IPv4 address on one of the client's two paths.
+    pub fn four(self, path: u8) -> String {
+        format!("10.0.{path}.{}", self.0)
+    }
+
+    /// Its IPv6 address on one of the client's two paths.
+    pub fn six(self, path: u8) -> String {
+        format!("fd00:{path}::{}", self.0)
     }
 }
 
@@ -142,7 +173,7 @@ impl Lab {
         let run = session.name();
         let switch = make_switch(run)?;
         let client = make_client(run, &switch)?;
-        let balancer = make_balancer(run, &switch)?;
+        let balancer = make_balancer(run, &switch, Appliance::FIRST)?;
         let mut backends = Vec::new();
         let program = if plan.decapsulate { Some(build_decap(session.dir())?) } else { None };
         for number in 1..=plan.backends {
@@ -164,12 +195,23 @@ impl Lab {
         self.client.ip("mptcp endpoint delete id 1\nmptcp endpoint delete id 2\n")
     }
 
+    /// Gives the client one more address on its second path and tells its kernel to open a subflow from there, on
+    /// every connection that exists and on every new one. `number` is from 1 to [`LATE_PATHS`].
+    pub fn add_late_path(&self, family: Family, number: u8) -> Result<()> {
+        let (host, id) = (number + 1, number + 2);
+        let (address, add) = match family {
+            Family::V4 => (format!("10.0.2.{host}"), "/24 dev c1"),
+            Family::V6 => (format!("fd00:2::{host}"), "/64 dev c1 nodad"),
+        };
+        self.client
+            .ip(&format!("addr add {address}{add}\nmptcp endpoint add {address} dev c1 id {id} subflow\n"))
+    }
+
     /// Routes the VIP to one backend directly, without a balancer: shows that the lab itself carries MPTCP.
     pub fn bypass(&self, number: u8) -> Result<()> {
         let four = format!("10.0.1.{n}", n = 10 + number);
         let four_second = format!("10.0.2.{n}", n = 10 + number);
-        self.client
-            .ip(&client_routes("replace", [&four, &four_second], |net| format!("fd00:{net}::1{number}")))
+        self.client.ip(&client_routes("replace", [four, four_second], |net| format!("fd00:{net}::1{number}")))
     }
 
     /// A file of the run.
@@ -272,14 +314,16 @@ fn make_client(run: &str, switch: &Namespace) -> Result<Namespace> {
     }
     client.ip("addr add 10.0.1.1/24 dev c0\naddr add 10.0.2.1/24 dev c1\n\
          addr add fd00:1::1/64 dev c0 nodad\naddr add fd00:2::1/64 dev c1 nodad\n\
-         mptcp limits set subflow 2 add_addr_accepted 0\n")?;
-    client.ip(&client_routes("add", ["10.0.1.254", "10.0.2.254"], |net| format!("fd00:{net}::254")))?;
+         mptcp limits set subflow 8 add_addr_accepted 0\n")?;
+    client.ip(&client_routes("add", [1, 2].map(|net| Appliance::FIRST.four(net)), |net| {
+        Appliance::FIRST.six(net)
+    }))?;
     Ok(client)
 }
 
 /// The VIP over both interfaces; the first is preferred, the second serves sockets bound to its interface, as the
 /// kernel's path manager binds those of an endpoint that names one.
-fn client_routes(verb: &str, via: [&str; 2], via6: impl Fn(u8) -> String) -> String {
+fn client_routes(verb: &str, via: [String; 2], via6: impl Fn(u8) -> String) -> String {
     let [first, second] = via;
     let (v4, v6) = (Family::V4.vip(), Family::V6.vip());
     format!(
@@ -292,18 +336,24 @@ fn client_routes(verb: &str, via: [&str; 2], via6: impl Fn(u8) -> String) -> Str
     )
 }
 
-fn make_balancer(run: &str, switch: &Namespace) -> Result<Namespace> {
-    let balancer = Namespace::new(run, "balancer")?;
+fn make_balancer(run: &str, switch: &Namespace, appliance: Appliance) -> Result<Namespace> {
+    let (role, port) = if appliance == Appliance::FIRST { ("balancer", "p-lb") } else { ("peer", "p-lb2") };
+    let balancer = Namespace::new(run, role)?;
     balancer.sysctl(&ADDRESSED)?;
     // The kernel sees every frame too; were it a router, it would forward or refuse what Weft forwards.
     balancer.sysctl(&["net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0"])?;
-    plug(switch, "p-lb", &balancer, BALANCER_INTERFACE, Some(BALANCER_MAC), MTU)?;
+    plug(switch, port, &balancer, BALANCER_INTERFACE, Some(&appliance.mac()), MTU)?;
     no_offloads(&balancer, BALANCER_INTERFACE)?;
     // Without these the kernel answers IPv6 packets to the VIP with ICMPv6 "no route", which ends connections that
     // are being opened, though Weft forwarded their SYN.
     balancer.ip("route add blackhole default\nroute add blackhole ::/0\n")?;
-    balancer.ip("addr add 10.0.1.254/24 dev lb0\naddr add 10.0.2.254/24 dev lb0\n\
-         addr add fd00:1::254/64 dev lb0 nodad\naddr add fd00:2::254/64 dev lb0 nodad\n")?;
+    for path in [1, 2] {
+        balancer.ip(&format!(
+            "addr add {}/24 dev lb0\naddr add {}/64 dev lb0 nodad\n",
+            appliance.four(path),
+            appliance.six(path)
+        ))?;
+    }
     Ok(balancer)
 }
 

@@ -6,109 +6,34 @@
 //! and with WEFT_REQUIRE_ALL=1 it fails instead.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
-use weft_lab::balancer::{self, Balancer, Binaries, Counted, Forward};
+use weft_lab::balancer::{self, Balancer, Counted, Forward, Role};
 use weft_lab::counters::Kernel;
 use weft_lab::report::Run;
-use weft_lab::topology::{BALANCER_MAC, Family, Lab, Plan};
+use weft_lab::stand::{LIMIT, Machine, Stand};
+use weft_lab::topology::{BALANCER_MAC, Family};
 use weft_lab::traffic::client::{Client, Options, Report};
-use weft_lab::{demo, session};
+use weft_lab::{demo, session, stand};
 
 const CONNECTIONS: usize = 60;
-const LIMIT: Duration = Duration::from_secs(90);
-
-/// What a test needs from the machine; holding it keeps other tests waiting.
-struct Machine {
-    binaries: Binaries,
-    _turn: File,
-}
 
 /// The machine, or nothing after saying why this test cannot run here.
 fn machine(test: &str) -> Option<Machine> {
-    match binaries() {
-        Ok(binaries) => {
-            let turn = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e.lock")).unwrap();
-            flock(&turn, FlockOperation::LockExclusive).unwrap();
-            Some(Machine { binaries, _turn: turn })
-        }
-        Err(why) => {
-            assert!(
-                std::env::var_os("WEFT_REQUIRE_ALL").is_none_or(|v| v != "1"),
-                "{test} cannot run: {why}"
-            );
-            // Not `eprintln!`, which the test harness keeps to itself when a test passes.
-            let line = format!("skipped: {test}: {why}\n");
-            std::io::stderr().write_all(line.as_bytes()).unwrap();
-            None
-        }
-    }
-}
-
-fn binaries() -> Result<Binaries, String> {
-    if !rustix::process::geteuid().is_root() {
-        return Err("network namespaces need root".to_owned());
-    }
-    if !Path::new("/proc/sys/net/mptcp/enabled").exists() {
-        return Err("this kernel has no MPTCP".to_owned());
-    }
-    Binaries::find(&binary_dir()).map_err(|e| e.to_string())
-}
-
-fn binary_dir() -> PathBuf {
-    let built = || helper().parent().unwrap().parent().unwrap().join("release");
-    std::env::var_os("WEFT_BIN_DIR").map_or_else(built, PathBuf::from)
+    Machine::take(test, env!("CARGO_BIN_EXE_weft-lab"), env!("CARGO_TARGET_TMPDIR"))
 }
 
 fn helper() -> PathBuf {
     env!("CARGO_BIN_EXE_weft-lab").into()
 }
 
-fn lab(backends: u8, forward: Forward) -> Lab {
-    Lab::new(&Plan { backends, decapsulate: forward == Forward::Ipip, helper: helper() }).unwrap()
-}
-
-/// A lab with a balancer in it; the balancer ends first.
-struct Stand {
-    weft: Balancer,
-    lab: Lab,
-}
-
-impl Stand {
-    fn new(machine: &Machine, backends: u8, options: &balancer::Options) -> Self {
-        let lab = lab(backends, options.forward);
-        let weft = Balancer::start(&lab, &machine.binaries, "weft", options).unwrap();
-        Self { weft, lab }
-    }
-
-    fn usual(machine: &Machine) -> Self {
-        Self::new(machine, 3, &balancer::Options::new(Forward::L2dsr, true))
-    }
-
-    /// A client that moves data until it is told to finish.
-    fn endless(&self, join_wait: u64) -> Client {
-        let options =
-            Options { join_wait, until_eof: true, bytes: 65_536, ..Options::new(Family::V4, CONNECTIONS) };
-        Client::start(&self.lab, &options).unwrap()
-    }
-
-    fn client(&self, connections: usize) -> Report {
-        let client = Client::start(&self.lab, &Options::new(Family::V4, connections)).unwrap();
-        client.finish(LIMIT).unwrap()
-    }
-
-    /// A kernel counter of every backend.
-    fn backends(&self, counter: &str) -> Vec<u64> {
-        let read = |b: &weft_lab::topology::Backend| Kernel::read(&b.namespace).unwrap().mptcp(counter);
-        self.lab.backends.iter().map(read).collect()
-    }
+fn usual(machine: &Machine) -> Stand {
+    Stand::new(machine, 3, &balancer::Options::new(Forward::L2dsr, true)).unwrap()
 }
 
 fn owned_by(report: &Report, backend: &str) -> u64 {
@@ -123,11 +48,11 @@ fn assert_whole(report: &Report) {
 
 #[test]
 fn the_lab_carries_mptcp_without_a_balancer() {
-    let Some(_machine) = machine("the lab without a balancer") else {
+    let Some(machine) = machine("the lab without a balancer") else {
         return;
     };
     for family in [Family::V4, Family::V6] {
-        let lab = lab(3, Forward::L2dsr);
+        let lab = machine.lab(3, false).unwrap();
         lab.bypass(2).unwrap();
         let report = Client::start(&lab, &Options::new(family, 20)).unwrap().finish(LIMIT).unwrap();
         assert_whole(&report);
@@ -144,7 +69,7 @@ fn pass(machine: &Machine, forward: Forward, ip: &str, steering: bool) -> Run {
         report: None,
         keep: false,
     };
-    let lab = lab(3, forward);
+    let lab = machine.lab(3, forward == Forward::Ipip).unwrap();
     demo::pass(&lab, &machine.binaries, &options, steering, &|_| {}).unwrap()
 }
 
@@ -212,15 +137,16 @@ fn lost(counted: &Counted) -> u64 {
 /// Traffic for some seconds, in which the control plane is killed and started again, or is left alone; returns the
 /// packets lost meanwhile.
 fn lost_in_traffic(stand: &mut Stand, kill: bool) -> u64 {
-    let mut client = stand.endless(12);
+    let mut client = stand.endless(CONNECTIONS, 12).unwrap();
     assert_eq!(client.joined(LIMIT).unwrap(), CONNECTIONS);
     let before = stand.weft.counted().unwrap();
     if kill {
-        stand.weft.ctrlplane.kill();
+        stand.weft.kill(Role::Ctrlplane);
     }
     sleep(Duration::from_secs(2));
     if kill {
-        stand.weft.start_ctrlplane(&stand.lab).unwrap();
+        stand.weft.start_again(Role::Ctrlplane).unwrap();
+        stand.weft.wait_until_ready(LIMIT).unwrap();
     }
     sleep(Duration::from_secs(1));
     assert_whole(&client.finish(LIMIT).unwrap());
@@ -232,17 +158,17 @@ fn killing_the_control_plane_under_traffic_loses_nothing_and_its_next_change_app
     let Some(machine) = machine("kill -9 of weft-ctrlplane") else {
         return;
     };
-    let mut stand = Stand::usual(&machine);
+    let mut stand = usual(&machine);
     let control = lost_in_traffic(&mut stand, false);
     let killed = lost_in_traffic(&mut stand, true);
     assert!(killed <= control, "{killed} packets lost with the kill, {control} without");
-    assert_eq!(stand.backends("MPJoinNoTokenFound"), [0, 0, 0]);
+    assert_eq!(stand.backends("MPJoinNoTokenFound").unwrap(), [0, 0, 0]);
 
     stand.weft.weftctl(&["backend", "remove", "web-servers", "b3"]).unwrap();
-    let report = stand.client(30);
+    let report = stand.client(30).unwrap();
     assert_whole(&report);
     assert_eq!(owned_by(&report, "b3"), 0, "the change made after the restart applies");
-    assert_eq!(stand.backends("MPJoinNoTokenFound"), [0, 0, 0]);
+    assert_eq!(stand.backends("MPJoinNoTokenFound").unwrap(), [0, 0, 0]);
 }
 
 #[test]
@@ -250,10 +176,10 @@ fn new_connections_work_while_the_control_plane_is_dead() {
     let Some(machine) = machine("connections without weft-ctrlplane") else {
         return;
     };
-    let mut stand = Stand::usual(&machine);
-    stand.weft.ctrlplane.kill();
-    assert_whole(&stand.client(30));
-    assert_eq!(stand.backends("MPJoinNoTokenFound"), [0, 0, 0]);
+    let mut stand = usual(&machine);
+    stand.weft.kill(Role::Ctrlplane);
+    assert_whole(&stand.client(30).unwrap());
+    assert_eq!(stand.backends("MPJoinNoTokenFound").unwrap(), [0, 0, 0]);
 }
 
 #[test]
@@ -261,10 +187,10 @@ fn backends_come_and_go_and_change_weight_without_breaking_a_connection() {
     let Some(machine) = machine("backends that come and go") else {
         return;
     };
-    let stand = Stand::new(&machine, 4, &balancer::Options::new(Forward::L2dsr, true));
+    let stand = Stand::new(&machine, 4, &balancer::Options::new(Forward::L2dsr, true)).unwrap();
     // Their second subflows come only after everything has changed.
     stand.lab.remove_second_path().unwrap();
-    let mut old = stand.endless(0);
+    let mut old = stand.endless(CONNECTIONS, 0).unwrap();
     old.joined(LIMIT).unwrap();
     let changes: [&[&str]; 5] = [
         &["backend", "weight", "web-servers", "b1", "1"],
@@ -294,22 +220,22 @@ fn backends_come_and_go_and_change_weight_without_breaking_a_connection() {
     }
     stand.lab.add_second_path().unwrap();
     for _ in 0..100 {
-        if stand.backends("MPJoinAckRx").iter().sum::<u64>() >= CONNECTIONS as u64 {
+        if stand.backends("MPJoinAckRx").unwrap().iter().sum::<u64>() >= CONNECTIONS as u64 {
             break;
         }
         sleep(Duration::from_millis(100));
     }
     let old = old.finish(LIMIT).unwrap();
     assert_whole(&old);
-    assert_eq!(stand.backends("MPJoinNoTokenFound"), [0, 0, 0, 0]);
+    assert_eq!(stand.backends("MPJoinNoTokenFound").unwrap(), [0, 0, 0, 0]);
     let owned = ["b1", "b2", "b3", "b4"].map(|b| owned_by(&old, b));
     assert_eq!(
-        stand.backends("MPJoinAckRx"),
+        stand.backends("MPJoinAckRx").unwrap(),
         owned,
         "joins follow their connection, to a removed backend too"
     );
     assert!(owned[2] > 0, "some connections began on the backend that was removed");
-    let new = stand.client(30);
+    let new = stand.client(30).unwrap();
     assert_whole(&new);
     assert_eq!(owned_by(&new, "b3"), 0);
     assert!(owned_by(&new, "b4") > 0);
@@ -321,8 +247,8 @@ fn backends_without_a_configured_mac_are_found_by_the_neighbour_table() {
         return;
     };
     let options = balancer::Options { no_macs: true, ..balancer::Options::new(Forward::L2dsr, true) };
-    let stand = Stand::new(&machine, 3, &options);
-    assert_whole(&stand.client(20));
+    let stand = Stand::new(&machine, 3, &options).unwrap();
+    assert_whole(&stand.client(20).unwrap());
 }
 
 /// What Weft counted once closed connections have said their last word.
@@ -343,10 +269,10 @@ fn the_balancer_answers_for_its_own_addresses_and_ignores_frames_for_others() {
     let Some(machine) = machine("ARP on af_packet") else {
         return;
     };
-    let stand = Stand::usual(&machine);
+    let stand = usual(&machine);
     let client = &stand.lab.client;
     client.ip("neigh flush dev c0\nneigh add 10.0.1.77 lladdr 02:00:00:00:00:77 dev c0\n").unwrap();
-    assert_whole(&stand.client(4));
+    assert_whole(&stand.client(4).unwrap());
     let neighbour = client.run("ip", &["neigh", "show", "10.0.1.254", "dev", "c0"]).unwrap();
     assert!(neighbour.contains(BALANCER_MAC), "{neighbour}");
     // Nobody has that MAC: the bridge floods the frame, and the balancer's interface sees it.
@@ -364,14 +290,14 @@ fn two_labs_at_once_do_not_meet() {
     let Some(machine) = machine("two labs at once") else {
         return;
     };
-    let stands = [Stand::usual(&machine), Stand::usual(&machine)];
+    let stands = [usual(&machine), usual(&machine)];
     let clients = stands.each_ref().map(|s| Client::start(&s.lab, &Options::new(Family::V4, 30)).unwrap());
     for client in clients {
         assert_whole(&client.finish(LIMIT).unwrap());
     }
     for stand in &stands {
-        assert_eq!(stand.backends("MPJoinAckRx").iter().sum::<u64>(), 30);
-        assert_eq!(stand.backends("MPJoinNoTokenFound"), [0, 0, 0]);
+        assert_eq!(stand.backends("MPJoinAckRx").unwrap().iter().sum::<u64>(), 30);
+        assert_eq!(stand.backends("MPJoinNoTokenFound").unwrap(), [0, 0, 0]);
     }
 }
 
@@ -379,7 +305,7 @@ fn two_labs_at_once_do_not_meet() {
 fn started_demo() -> (Child, String) {
     let mut child = Command::new(helper())
         .arg("demo")
-        .env("WEFT_BIN_DIR", binary_dir())
+        .env("WEFT_BIN_DIR", stand::binary_dir(&helper()))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -423,7 +349,7 @@ fn an_interrupted_demo_leaves_nothing() {
 
 #[test]
 fn what_a_killed_demo_leaves_goes_at_the_next_start() {
-    let Some(_machine) = machine("a killed demo") else {
+    let Some(machine) = machine("a killed demo") else {
         return;
     };
     let pages = tables_on_hugetlbfs();
@@ -432,7 +358,7 @@ fn what_a_killed_demo_leaves_goes_at_the_next_start() {
     child.wait().unwrap();
     // A child that was being started in that instant may hold the run's lock until it has become its program.
     for _ in 0..50 {
-        drop(lab(1, Forward::L2dsr));
+        drop(machine.lab(1, false).unwrap());
         if session::leftovers(&run).is_empty() {
             break;
         }

@@ -7,7 +7,7 @@
 //! It tells whoever started it how far it is, one line of JSON a [`Stage`].
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, Socket};
+use socket2::{Domain, Socket, Type};
 
 use super::subflow::{self, Subflow};
 use super::{client_round, read_array, socket};
@@ -46,15 +46,29 @@ pub struct Options {
     /// How many seconds a second subflow may take.
     #[arg(long, default_value_t = 12)]
     pub join_wait: u64,
-    /// Keep moving data until stdin ends.
+    /// Keep moving data until stdin ends, and answer every line on stdin with a report.
     #[arg(long)]
     pub until_eof: bool,
+    /// Plain TCP: one flow a connection.
+    #[arg(long)]
+    pub plain: bool,
+    /// The source port of the first connection; the others follow. 0: the kernel chooses.
+    #[arg(long, default_value_t = 0)]
+    pub first_port: u16,
 }
 
 impl Options {
     /// The usual run over `family`.
     pub fn new(family: Family, connections: usize) -> Self {
-        Self { service: family.service(), connections, bytes: 262_144, join_wait: 12, until_eof: false }
+        Self {
+            service: family.service(),
+            connections,
+            bytes: 262_144,
+            join_wait: 12,
+            until_eof: false,
+            plain: false,
+            first_port: 0,
+        }
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -64,12 +78,16 @@ impl Options {
             ("--connections", self.connections.to_string()),
             ("--bytes", self.bytes.to_string()),
             ("--join-wait", self.join_wait.to_string()),
+            ("--first-port", self.first_port.to_string()),
         ];
         for (name, value) in values {
             arguments.extend([name.to_owned(), value]);
         }
         if self.until_eof {
             arguments.push("--until-eof".to_owned());
+        }
+        if self.plain {
+            arguments.push("--plain".to_owned());
         }
         arguments
     }
@@ -84,6 +102,8 @@ pub enum Stage {
         /// Connections with more than one subflow.
         joined: usize,
     },
+    /// How things are after the round in which somebody asked.
+    Now(Report),
     /// All is over.
     Done(Report),
 }
@@ -165,7 +185,17 @@ impl Client {
     pub fn joined(&mut self, limit: Duration) -> Result<usize> {
         match self.stage(limit)? {
             Stage::Joined { joined } => Ok(joined),
-            Stage::Done(_) => Err(Error::other("the client ended before it waited for second subflows")),
+            _ => Err(Error::other("the client ended before it waited for second subflows")),
+        }
+    }
+
+    /// How things are, once the rounds that run now are over: whoever asks twice knows that all that is alive has
+    /// moved data in between.
+    pub fn now(&mut self, limit: Duration) -> Result<Report> {
+        self.task.tell("report")?;
+        match self.stage(limit)? {
+            Stage::Now(report) => Ok(report),
+            _ => Err(Error::other("the client did not answer with a report")),
         }
     }
 
@@ -198,10 +228,12 @@ enum Event {
 /// The body of `weft-lab client`.
 pub fn run(options: &Options) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(!options.until_eof));
+    let (asked, questions) = channel();
     if options.until_eof {
         let stop = Arc::clone(&stop);
         std::thread::spawn(move || {
-            let _ = io::stdin().read_to_end(&mut Vec::new());
+            // The receiver lives as long as the rounds do.
+            io::stdin().lines().map_while(io::Result::ok).for_each(|_| asked.send(()).unwrap_or_default());
             stop.store(true, Ordering::Relaxed);
         });
     }
@@ -209,6 +241,10 @@ pub fn run(options: &Options) -> Result<()> {
     say(&Stage::Joined { joined: fleet.wait_for_joins(Duration::from_secs(options.join_wait))? })?;
     for round in 0.. {
         fleet.round(options.bytes, options.bytes);
+        while questions.try_recv().is_ok() {
+            fleet.measure()?;
+            say(&Stage::Now(fleet.report.clone()))?;
+        }
         let stopped = stop.load(Ordering::Relaxed);
         if fleet.alive.is_empty() || stopped && (round >= ROUNDS || fleet.measure()? == 0) {
             break;
@@ -250,9 +286,9 @@ impl Fleet {
         };
         for index in 0..options.connections {
             let (order, orders) = channel();
-            let (sender, service) = (sender.clone(), options.service);
+            let (sender, options) = (sender.clone(), options.clone());
             fleet.alive.insert(index, order);
-            fleet.threads.push(std::thread::spawn(move || connection(index, service, &orders, &sender)));
+            fleet.threads.push(std::thread::spawn(move || connection(index, &options, &orders, &sender)));
         }
         let mut ports = HashMap::new();
         for _ in 0..options.connections {
@@ -348,8 +384,8 @@ impl Fleet {
 }
 
 /// The life of one connection; it ends when the orders do.
-fn connection(index: usize, service: SocketAddr, orders: &Receiver<Order>, events: &Sender<Event>) {
-    let result = open(service).and_then(|(stream, backend)| {
+fn connection(index: usize, options: &Options, orders: &Receiver<Order>, events: &Sender<Event>) {
+    let result = open(options, index).and_then(|(stream, backend)| {
         // The first data, on the first subflow alone; the second one opens once it is acknowledged.
         client_round(&stream, index as u64, OPENING, OPENING)?;
         let local = stream.local_addr()?.as_socket().ok_or_else(|| io::Error::other("no local address"))?;
@@ -367,8 +403,14 @@ fn connection(index: usize, service: SocketAddr, orders: &Receiver<Order>, event
     }
 }
 
-fn open(service: SocketAddr) -> io::Result<(Socket, String)> {
-    let stream = socket(Domain::for_address(service))?;
+fn open(options: &Options, index: usize) -> io::Result<(Socket, String)> {
+    let (service, domain) = (options.service, Domain::for_address(options.service));
+    let stream = if options.plain { Socket::new(domain, Type::STREAM, None)? } else { socket(domain)? };
+    if options.first_port > 0 {
+        let [address, _] = if service.is_ipv4() { Family::V4 } else { Family::V6 }.client();
+        let port = options.first_port.saturating_add(u16::try_from(index).unwrap_or(u16::MAX));
+        stream.bind(&SocketAddr::new(address, port).into())?;
+    }
     stream.connect_timeout(&service.into(), SILENCE)?;
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, Socket};
 
-use super::{server_round, socket};
-use crate::topology::Family;
+use super::{probe, server_round, socket};
+use crate::topology::{Family, PROBE_PORT};
 use crate::{Error, Result};
 
 /// Connections that may wait; the demo opens all of its own at once.
@@ -27,6 +27,14 @@ pub fn serve(name: &str, ports: &[u16]) -> Result<()> {
         let listener = listener.map_err(|e| Error::io("cannot listen on the VIP", e))?;
         let greeting = format!("{name}\n");
         threads.push(std::thread::spawn(move || accept(&listener, &greeting)));
+    }
+    for family in [Family::V4, Family::V6] {
+        let (at, name) = (SocketAddr::new(family.vip(), PROBE_PORT), name.to_owned());
+        threads.push(std::thread::spawn(move || {
+            if let Err(error) = probe::answer(at, &name) {
+                eprintln!("the probe's socket: {error}");
+            }
+        }));
     }
     println!("listening");
     for thread in threads {
