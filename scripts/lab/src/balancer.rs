@@ -23,6 +23,8 @@ pub enum Forward {
     L2dsr,
     /// The packet travels in another IP packet.
     Ipip,
+    /// The packet travels in a UDP datagram.
+    Gue,
 }
 
 impl Forward {
@@ -31,6 +33,15 @@ impl Forward {
         match self {
             Self::L2dsr => "l2dsr",
             Self::Ipip => "ipip",
+            Self::Gue => "gue",
+        }
+    }
+
+    /// Whether the backends have an outer header to take off.
+    pub const fn is_tunnel(self) -> bool {
+        match self {
+            Self::L2dsr => false,
+            Self::Ipip | Self::Gue => true,
         }
     }
 }
@@ -171,10 +182,21 @@ impl Balancer {
         binaries: &Binaries,
         document: &Document,
     ) -> Result<Self> {
+        Self::start_text(lab, namespace, binaries, &document.runtime_dir, &document.text())
+    }
+
+    /// The same from the file's text alone, which names the same runtime directory.
+    pub fn start_text(
+        lab: &Lab,
+        namespace: &Namespace,
+        binaries: &Binaries,
+        runtime_dir: &Path,
+        text: &str,
+    ) -> Result<Self> {
         let failed = |e| Error::io("cannot prepare the balancer's files", e);
-        fs::create_dir(&document.runtime_dir).map_err(failed)?;
-        let config = document.runtime_dir.with_extension("toml");
-        fs::write(&config, document.text()).map_err(failed)?;
+        fs::create_dir(runtime_dir).map_err(failed)?;
+        let config = runtime_dir.with_extension("toml");
+        fs::write(&config, text).map_err(failed)?;
         let entrance = namespace.entrance(&lab.helper);
         let mut balancer = Self {
             dataplane: launch(&entrance, binaries, &config, Role::Dataplane)?,

@@ -76,7 +76,7 @@ fn measure(options: &Options, start: Instant) -> Result<Report> {
     let helper = std::env::current_exe().map_err(|e| Error::io("cannot find this program", e))?;
     let beside = helper.parent().map(PathBuf::from).unwrap_or_default();
     let binaries = Binaries::find(&std::env::var_os(BINARIES).map_or(beside, PathBuf::from))?;
-    let plan = Plan { backends: 3, decapsulate: options.forward == Forward::Ipip, helper };
+    let plan = Plan { backends: 3, decapsulate: options.forward.is_tunnel(), helper };
 
     progress("network namespaces: a client with two paths, the balancer, three backends");
     let lab = Lab::new(&plan)?;

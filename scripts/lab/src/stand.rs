@@ -34,13 +34,7 @@ impl Machine {
         match binaries(&helper).and_then(|binaries| Ok((binaries, turn(Path::new(scratch))?))) {
             Ok((binaries, turn)) => Some(Self { binaries, helper, _turn: turn }),
             Err(why) => {
-                assert!(
-                    std::env::var_os("WEFT_REQUIRE_ALL").is_none_or(|v| v != "1"),
-                    "{test} cannot run: {why}"
-                );
-                // Not `eprintln!`, which the test harness keeps to itself when a test passes.
-                let line = format!("skipped: {test}: {why}\n");
-                let _ = std::io::stderr().write_all(line.as_bytes());
+                skip(test, &why.to_string());
                 None
             }
         }
@@ -50,6 +44,14 @@ impl Machine {
     pub fn lab(&self, backends: u8, decapsulate: bool) -> Result<Lab> {
         Lab::new(&Plan { backends, decapsulate, helper: self.helper.clone() })
     }
+}
+
+/// Says why a test cannot run here; panics where WEFT_REQUIRE_ALL=1 says that everything has to.
+pub fn skip(test: &str, why: &str) {
+    assert!(std::env::var_os("WEFT_REQUIRE_ALL").is_none_or(|v| v != "1"), "{test} cannot run: {why}");
+    // Not `eprintln!`, which the test harness keeps to itself when a test passes.
+    let line = format!("skipped: {test}: {why}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 fn binaries(helper: &Path) -> Result<Binaries> {
@@ -87,7 +89,7 @@ pub struct Stand {
 impl Stand {
     /// A lab with `backends` servers and a balancer with these options.
     pub fn new(machine: &Machine, backends: u8, options: &Options) -> Result<Self> {
-        let lab = machine.lab(backends, options.forward == crate::balancer::Forward::Ipip)?;
+        let lab = machine.lab(backends, options.forward.is_tunnel())?;
         let weft = Balancer::start(&lab, &machine.binaries, "weft", options)?;
         Ok(Self { weft, lab })
     }
@@ -99,7 +101,7 @@ impl Stand {
         options: &Options,
         change: impl FnOnce(&mut Document),
     ) -> Result<(Self, Document)> {
-        let lab = machine.lab(backends, options.forward == crate::balancer::Forward::Ipip)?;
+        let lab = machine.lab(backends, options.forward.is_tunnel())?;
         let mut document = Document::new(options, &lab.file("weft"));
         change(&mut document);
         let weft = Balancer::start_with(&lab, &lab.balancer, &machine.binaries, &document)?;

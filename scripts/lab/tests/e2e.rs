@@ -69,7 +69,7 @@ fn pass(machine: &Machine, forward: Forward, ip: &str, steering: bool) -> Run {
         report: None,
         keep: false,
     };
-    let lab = machine.lab(3, forward == Forward::Ipip).unwrap();
+    let lab = machine.lab(3, forward.is_tunnel()).unwrap();
     demo::pass(&lab, &machine.binaries, &options, steering, &|_| {}).unwrap()
 }
 
@@ -112,6 +112,16 @@ fn every_join_reaches_its_owner_with_ipip_over_ipv4() {
 #[test]
 fn every_join_reaches_its_owner_with_ipip_over_ipv6() {
     every_join_reaches_its_owner(Forward::Ipip, "6");
+}
+
+#[test]
+fn every_join_reaches_its_owner_with_gue_over_ipv4() {
+    every_join_reaches_its_owner(Forward::Gue, "4");
+}
+
+#[test]
+fn every_join_reaches_its_owner_with_gue_over_ipv6() {
+    every_join_reaches_its_owner(Forward::Gue, "6");
 }
 
 #[test]
