@@ -8,7 +8,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use engine::flow_entry::{FlowEntry, FlowState};
 use engine::flow_table::FlowTable;
 use engine::hash::HashKey;
-use engine::lifetimes::IdleTimes;
+use engine::lifetimes::Lifetimes;
 use engine::maglev::Maglev;
 use engine::tick::Tick;
 use engine::token_table::TokenTable;
@@ -56,14 +56,15 @@ fn hashes(c: &mut Criterion) {
 
 fn flows(c: &mut Criterion) {
     let key = HashKey::from_seed(&[1; 32]);
-    let (tick, idle) = (Tick::from_seconds(0), IdleTimes::default());
-    let entry = FlowEntry { state: FlowState::Plain, tick, backend: BackendId(1), isn_low: 0, aux: 0 };
+    let (tick, lifetimes) = (Tick::from_seconds(0), Lifetimes::default());
+    let room = lifetimes.room(tick);
+    let entry = FlowEntry::opened(FlowState::Plain, tick, BackendId(1), 0, 0);
     let mut group = c.benchmark_group("flows");
     group.throughput(Throughput::Elements(BURST as u64));
     for size in SIZES {
         let table = FlowTable::new(Lines::heap(FlowTable::lines_for(size as usize)));
         for n in 0..size {
-            table.insert(key.flow(&flow(n)), entry, tick, &idle);
+            table.insert(key.flow(&flow(n)), entry, &room);
         }
         let known: Vec<u64> = shuffled(size).into_iter().map(|n| key.flow(&flow(n))).collect();
         let unknown: Vec<u64> = shuffled(size).into_iter().map(|n| key.flow(&flow(n + size))).collect();
@@ -89,7 +90,7 @@ fn flows(c: &mut Criterion) {
                     burst.iter().for_each(|hash| table.prefetch(*hash));
                     burst.iter().for_each(|hash| table.prefetch_rest(*hash));
                     for hash in &burst {
-                        black_box(table.insert(*hash, entry, tick, &idle));
+                        black_box(table.insert(*hash, entry, &room));
                     }
                     for found in burst.iter().filter_map(|hash| table.find(*hash)) {
                         table.remove(&found);

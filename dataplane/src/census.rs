@@ -120,8 +120,8 @@ mod tests {
 
     fn add_flow(tables: &Tables, hash: u64, backend: u16) -> engine::flow_table::Inserted {
         let backend = BackendId(backend);
-        let entry = FlowEntry { state: FlowState::Plain, tick: NOW, backend, isn_low: 0, aux: 0 };
-        tables.flows.insert(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15), entry, NOW, &tables.lifetimes.idle)
+        let entry = FlowEntry::opened(FlowState::Plain, NOW, backend, 0, 0);
+        tables.flows.insert(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15), entry, &tables.lifetimes.room(NOW))
     }
 
     fn add_token(tables: &Tables, token: u32, backend: u16) {

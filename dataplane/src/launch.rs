@@ -27,6 +27,7 @@ use ipc::mapping::{Mapping, Shape};
 use crate::census::Census;
 use crate::clock::Clock;
 use crate::devices::{self, Devices};
+use crate::lifetimes;
 use crate::manager::Manager;
 use crate::publish::Publisher;
 use crate::site;
@@ -94,7 +95,9 @@ fn memory(config: &Config) -> anyhow::Result<(DataLink, Arc<Tables>, Mapping)> {
         );
     }
     log::info!("tables for {} flows and {} tokens: {mapping}", dataplane.flows, dataplane.tokens);
-    let tables = Arc::new(Tables::new(mapping.flows(), mapping.tokens(), &mapping.secret().bytes()));
+    let mut tables = Tables::new(mapping.flows(), mapping.tokens(), &mapping.secret().bytes());
+    tables.lifetimes = lifetimes::of(dataplane);
+    let tables = Arc::new(tables);
 
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let gauges = link.gauges();

@@ -11,6 +11,7 @@ mod cpu;
 mod devices;
 mod dump;
 mod launch;
+mod lifetimes;
 mod manager;
 mod port_frames;
 mod publish;

@@ -111,7 +111,7 @@ impl Manager {
                     let knowing = self.snapshot.knowing(&next, &self.site, self.snapshot.generation + 1);
                     self.publish(knowing, stop);
                 }
-                let selecting = Snapshot::of_model(&next, &self.site, self.snapshot.generation + 1);
+                let selecting = self.following(&next);
                 self.publish(selecting, stop);
                 self.model = next;
                 self.census.restart();
@@ -135,6 +135,11 @@ impl Manager {
                 });
             }
         }
+    }
+
+    /// The snapshot of a model, after the one there is.
+    fn following(&self, model: &Model) -> Snapshot {
+        self.snapshot.following(model, &self.site, self.snapshot.generation + 1, self.clock.now().millis())
     }
 
     /// Hands a snapshot to every worker and waits until all go by it: microseconds, since workers poll.
@@ -171,7 +176,7 @@ impl Manager {
             let mut next = self.model.clone();
             let pools = next.pools().len();
             if next.forget(|id| count.is_unused(id)) > 0 || next.pools().len() != pools {
-                let snapshot = Snapshot::of_model(&next, &self.site, self.snapshot.generation + 1);
+                let snapshot = self.following(&next);
                 self.publish(snapshot, stop);
                 self.model = next;
                 self.show_model();

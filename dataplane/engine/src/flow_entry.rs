@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! word A   isn_low 16 | in-alternate 1 | fingerprint 47
-//! word B   state 4 | tick 12 | backend 16 | aux 32
+//! word B   state 4 | tick 12 | lasting 1 | moved 1 | backend 14 | aux 32
 //! ```
 //!
 //! Everything that changes while a flow lives is in word B, so an ordinary update is one compare-exchange.
@@ -16,6 +16,7 @@
 //!   stays in word A, so that a retransmitted SYN is told from a new one after the token has taken its place.
 
 use ipc::id::BackendId;
+use ipc::limits::MAX_BACKENDS;
 
 use crate::tick::Tick;
 
@@ -30,6 +31,17 @@ pub(crate) const EMPTY: u64 = 0;
 
 /// Word B of a slot whose word A is being written.
 pub(crate) const BUSY: u64 = 1 << 60;
+
+/// The bit of word B that says the flow outlived its beginning.
+const LASTING: u64 = 1 << 47;
+
+/// The bit of word B that says Maglev would not choose the flow's backend.
+const MOVED: u64 = 1 << 46;
+
+/// The bits of a backend.
+const BACKEND: u64 = (1 << 14) - 1;
+
+const _: () = assert!(MAX_BACKENDS <= 1 << 14, "a backend's id is 14 bits in the flow table");
 
 /// Where a flow stands. The order is that of the words, not one of worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,13 +71,11 @@ pub enum FlowState {
     ClosingToken = 12,
     /// UDP.
     Udp = 13,
-    /// Its backend is no longer Maglev's own answer (a place kept for the eviction classes).
-    Moved = 14,
 }
 
 impl FlowState {
     /// Every state, for settings and tests that go through all of them.
-    pub const ALL: [FlowState; 13] = [
+    pub const ALL: [FlowState; 12] = [
         Self::SynPlain,
         Self::SynCapableV0,
         Self::SynCapableV1,
@@ -78,7 +88,6 @@ impl FlowState {
         Self::ClosingPlain,
         Self::ClosingToken,
         Self::Udp,
-        Self::Moved,
     ];
 
     /// A SYN was seen and nothing since.
@@ -115,7 +124,6 @@ impl FlowState {
             11 => Self::ClosingPlain,
             12 => Self::ClosingToken,
             13 => Self::Udp,
-            14 => Self::Moved,
             _ => return None,
         })
     }
@@ -128,6 +136,12 @@ pub struct FlowEntry {
     pub state: FlowState,
     /// When it was last seen.
     pub tick: Tick,
+    /// It had traffic over two whole ticks since it was established: the moment at which a first subflow's token
+    /// rises to rank seen.
+    pub lasting: bool,
+    /// Its backend is not Maglev's own answer, as far as was known when it was last seen. Of a joined flow, whose
+    /// backend is its token's, this is not asked while it is open.
+    pub moved: bool,
     /// Where its packets go.
     pub backend: BackendId,
     /// The low half of its ISN.
@@ -146,7 +160,12 @@ impl FlowEntry {
     /// Word B of this entry.
     #[inline]
     pub(crate) const fn word_b(&self) -> u64 {
-        (self.state as u64) << 60 | self.tick.bits() << 48 | (self.backend.0 as u64) << 32 | self.aux as u64
+        (self.state as u64) << 60
+            | self.tick.bits() << 48
+            | if self.lasting { LASTING } else { 0 }
+            | if self.moved { MOVED } else { 0 }
+            | (self.backend.0 as u64 & BACKEND) << 32
+            | self.aux as u64
     }
 
     /// The entry of two words, unless they are those of an empty or busy slot.
@@ -162,7 +181,9 @@ impl FlowEntry {
         Some(Self {
             state,
             tick: Tick::from_bits(b >> 48),
-            backend: BackendId((b >> 32) as u16),
+            lasting: b & LASTING != 0,
+            moved: b & MOVED != 0,
+            backend: BackendId((b >> 32 & BACKEND) as u16),
             isn_low: (a >> 48) as u16,
             aux: b as u32,
         })
@@ -177,7 +198,9 @@ mod tests {
         FlowEntry {
             state,
             tick: Tick::from_seconds(16 * 4095),
-            backend: BackendId(0xabcd),
+            lasting: false,
+            moved: false,
+            backend: BackendId(0x2bcd),
             isn_low: 0x1234,
             aux: 0xdead_beef,
         }
@@ -186,8 +209,9 @@ mod tests {
     #[test]
     fn an_entry_comes_back_from_its_words() {
         let hash = 0xffff_1111_2222_3333;
-        for state in FlowState::ALL {
-            let entry = entry(state);
+        let flags = [(false, false), (false, true), (true, false), (true, true)];
+        for (state, (lasting, moved)) in FlowState::ALL.into_iter().flat_map(|s| flags.map(|f| (s, f))) {
+            let entry = FlowEntry { lasting, moved, ..entry(state) };
             let (a, b) = (entry.word_a(hash), entry.word_b());
             assert_eq!(a & FINGERPRINT, hash & FINGERPRINT);
             assert_eq!(FlowEntry::from_words(a, b), Some(entry));

@@ -5,6 +5,7 @@
 use ipc::id::BackendId;
 
 use crate::flow_entry::{FlowEntry, FlowState};
+use crate::lifetimes::Class;
 use crate::tick::Tick;
 
 impl FlowState {
@@ -13,12 +14,7 @@ impl FlowState {
     pub const fn is_settled(self) -> bool {
         matches!(
             self,
-            FlowState::Plain
-                | FlowState::Mptcp
-                | FlowState::Joined
-                | FlowState::Adopted
-                | FlowState::Moved
-                | FlowState::Udp
+            FlowState::Plain | FlowState::Mptcp | FlowState::Joined | FlowState::Adopted | FlowState::Udp
         )
     }
 }
@@ -27,7 +23,8 @@ impl FlowEntry {
     /// The entry of a flow that a packet with this initial sequence number opens now.
     pub fn opened(state: FlowState, now: Tick, backend: BackendId, isn: u32, aux: u32) -> Self {
         let [_, _, high, low] = isn.to_be_bytes();
-        Self { state, tick: now, backend, isn_low: u16::from_be_bytes([high, low]), aux }
+        let isn_low = u16::from_be_bytes([high, low]);
+        Self { state, tick: now, lasting: false, moved: false, backend, isn_low, aux }
     }
 
     /// Whether a SYN with this ISN is the one that opened the flow, seen again. All 32 bits are compared while
@@ -39,6 +36,20 @@ impl FlowEntry {
             FlowState::Adopted | FlowState::Udp => false,
             FlowState::SynPlain | FlowState::SynCapableV0 | FlowState::SynCapableV1 => self.aux == isn,
             _ => same_low,
+        }
+    }
+
+    /// How much is lost if the entry gives way to another.
+    pub const fn class(&self) -> Class {
+        match self.state {
+            FlowState::SynPlain | FlowState::SynCapableV0 | FlowState::SynCapableV1 | FlowState::SynJoin => {
+                Class::HalfOpen
+            }
+            FlowState::Joined => Class::Kept,
+            _ if self.moved => Class::Kept,
+            FlowState::Adopted | FlowState::Udp => Class::Adopted,
+            FlowState::ClosingPlain | FlowState::ClosingToken => Class::Closing,
+            FlowState::Plain | FlowState::Learned | FlowState::Mptcp => Class::Own,
         }
     }
 
@@ -77,6 +88,21 @@ mod tests {
     fn no_syn_that_we_saw_opened_an_adopted_flow() {
         assert!(!opened(FlowState::Adopted, 0, 0).is_opened_by(0));
         assert!(!opened(FlowState::Udp, 0, 0).is_opened_by(0));
+    }
+
+    #[test]
+    fn an_entry_that_no_other_can_replace_is_in_the_last_class_whatever_it_is() {
+        let class = |state, moved| FlowEntry { moved, ..opened(state, 1, 2) }.class();
+        for state in FlowState::ALL {
+            let half_open = state.is_half_open();
+            assert_eq!(class(state, true), if half_open { Class::HalfOpen } else { Class::Kept });
+            assert_eq!(class(state, false) == Class::Kept, state == FlowState::Joined);
+            assert_eq!(class(state, false) == Class::HalfOpen, half_open);
+            assert_eq!(class(state, false) == Class::Closing, state.is_closing());
+        }
+        assert_eq!(class(FlowState::Adopted, false), Class::Adopted);
+        assert_eq!(class(FlowState::Udp, false), Class::Adopted);
+        assert_eq!(class(FlowState::Mptcp, false), Class::Own);
     }
 
     #[test]

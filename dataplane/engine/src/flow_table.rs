@@ -19,8 +19,8 @@
 //! # Protocol
 //!
 //! Word B is the slot's lock, its publication and its value.
-//! - **Claim**: compare-exchange B from an empty or expired value to [`BUSY`] (acquire). Only the claimer
-//!   writes A.
+//! - **Claim**: compare-exchange B from an empty or expired value to [`BUSY`] (acquire), or from that of a live
+//!   entry that gives way. Only the claimer writes A.
 //! - **Fill**: store A (release), store B (release). A's release is what lets a reader that saw the new A see
 //!   `BUSY` or later in B.
 //! - **Read**: A, B, A, B, each an acquire load that orders the later ones; accepted only if both A are
@@ -36,9 +36,10 @@
 //! store is a release) makes A2 see that tenant's A or a later one; equal to a only if the flow of A1 came
 //! back into the same slot. Suppose b is older than the a of A2: then loading A2 makes B2 see that tenant's
 //! `BUSY` or later, which equals b only if a tenant after it stored the very same 64 bits. So a wrong pair
-//! needs the slot to go a -> x -> a -> y between four loads of one line, with b(x) = b(y) in state, tick,
-//! backend and 32 bits of ISN or token, and x, a, y all fresh: expired slots cannot do it, since a new tenant
-//! carries the present tick. It costs one packet if it ever happens.
+//! needs the slot to go a -> x -> a -> y between four loads of one line, with b(x) = b(y) in state, flags, tick,
+//! backend and 32 bits of ISN or token, and x, a, y all fresh. Whoever floods chooses ISNs and can make b(x) = b(y);
+//! but three inserts into one slot, of hashes it cannot compute, between loads that are nanoseconds apart it cannot.
+//! It costs one packet if it ever happens.
 //!
 //! *No miss by a move.* From primary to alternate: whoever no longer finds the old entry has seen its removal
 //! (acquire), which came after the copy, and looks into the alternate later. From alternate to primary:
@@ -49,6 +50,20 @@
 //!
 //! *An update of the wrong flow* needs another tenant with 64 equal bits in B after a removal within the same
 //! tick; it would then change state and token of a flow with the same backend. Accepted, for the same reason.
+//!
+//! *A live entry gives way* by the same claim as an expired one: the compare-exchange of B from the value by which
+//! it was judged. So it was not touched since, and nothing newer is lost:
+//! - an update that comes first changes B, and the claim fails; the insert starts again and judges anew;
+//! - an update that comes later finds `BUSY` or another B, fails, and says so: its flow is unknown from then on;
+//! - a reader sees the entry, or `BUSY` and then the new tenant (acquire), and never a mixture (above);
+//! - an inserter of the same flow that found the entry is told "existing" and has been right when it looked; one
+//!   that comes later enters it anew, elsewhere, and the look after the fence sees every other entry as before;
+//! - the sweep's removal and a mover's removal of the original are compare-exchanges of the same word: one wins.
+//!   If the original gives way, the mover takes its copy back, unless somebody has found and changed that: then it
+//!   stays, and the flow has gained. If the copy gives way, the original was either removed already (the flow gave
+//!   way), or has changed in between and stays.
+//!
+//! Nothing is claimed whose class may not go, so no interleaving moves an entry of the last class out.
 //!
 //! *Two inserters of one flow* publish, fence (`SeqCst`), and look again. In the total order of the fences
 //! one is second, and it sees the other's entry; whoever sees two removes the later one in the order of
@@ -69,9 +84,8 @@ pub use self::attach::AttachedFlows;
 pub use self::slot::SLOTS;
 use self::slot::{matching, read, slots};
 use crate::flow_entry::{BUSY, EMPTY, FINGERPRINT, FlowEntry, IN_ALTERNATE};
-use crate::lifetimes::IdleTimes;
+use crate::lifetimes::{Class, Room, Worth};
 use crate::place::Places;
-use crate::tick::Tick;
 
 /// How often an inserter starts again after it lost a race.
 const ATTEMPTS: usize = if cfg!(loom) { 3 } else { 8 };
@@ -93,6 +107,8 @@ pub struct Found {
 pub enum Inserted {
     /// The entry is in the table now.
     New(Found),
+    /// The entry is in the table now, in the place of a live one of this class.
+    Over(Found, Class),
     /// The flow was there already; this is its entry, unchanged.
     Existing(Found),
     /// No place, or more lost races than are worth another attempt.
@@ -112,23 +128,12 @@ pub enum Keep {
 enum Claim {
     /// The slot at this place is ours, and busy.
     Ours(usize),
+    /// The same, and what gave way was of this class.
+    Taken(usize, Class),
     /// Somebody else was faster.
     Lost,
     /// Every candidate line is full.
     Full,
-}
-
-/// What an insert must know to tell an expired entry.
-struct Time<'a> {
-    now: Tick,
-    idle: &'a IdleTimes,
-}
-
-impl Time<'_> {
-    /// Whether a word B is that of an expired entry.
-    fn is_over(&self, b: u64) -> bool {
-        FlowEntry::from_words(0, b).is_some_and(|entry| self.idle.is_expired(&entry, self.now))
-    }
 }
 
 /// The flow table. Workers share it by reference.
@@ -199,12 +204,14 @@ impl FlowTable {
         }
     }
 
-    /// Enters a flow, over an expired entry where need be.
-    pub fn insert(&self, hash: u64, entry: FlowEntry, now: Tick, idle: &IdleTimes) -> Inserted {
-        let time = Time { now, idle };
+    /// Enters a flow, over an expired entry where need be, or over one that gives way to it where there is no room.
+    pub fn insert<U>(&self, hash: u64, entry: FlowEntry, room: &Room<'_, U>) -> Inserted
+    where
+        U: Fn(&FlowEntry) -> bool,
+    {
         for _ in 0..ATTEMPTS {
             if let Some(found) = self.find(hash) {
-                if !idle.is_expired(&found.entry, now) {
+                if !room.is_over(found.b) {
                     return Inserted::Existing(found);
                 }
                 if self.claim_slot(found.place, found.b) {
@@ -212,8 +219,14 @@ impl FlowTable {
                 }
                 continue;
             }
-            match self.claim(hash, &time) {
+            match self.claim(hash, &entry, room) {
                 Claim::Ours(place) => return self.publish(place, hash, entry),
+                Claim::Taken(place, class) => {
+                    return match self.publish(place, hash, entry) {
+                        Inserted::New(found) => Inserted::Over(found, class),
+                        other => other,
+                    };
+                }
                 Claim::Lost => {}
                 Claim::Full => return Inserted::Full,
             }
@@ -315,24 +328,56 @@ impl FlowTable {
         None
     }
 
-    /// Makes the first slot that is free (or expired) ours.
-    fn claim(&self, hash: u64, time: &Time<'_>) -> Claim {
+    /// Makes the first slot that is free (or expired) ours; where there is none, that of the entry worth least.
+    fn claim<U>(&self, hash: u64, entry: &FlowEntry, room: &Room<'_, U>) -> Claim
+    where
+        U: Fn(&FlowEntry) -> bool,
+    {
         let claim_in = |number| {
-            let (place, held) = self.free_slot(number, time)?;
+            let (place, held) = self.free_slot(number, room)?;
             Some(if self.claim_slot(place, held) { Claim::Ours(place) } else { Claim::Lost })
         };
         let main = self.places.candidates(hash, false).find_map(claim_in);
-        main.or_else(|| self.make_room(hash, time).map(Claim::Ours))
+        main.or_else(|| self.make_room(hash, room).map(Claim::Ours))
             .or_else(|| self.places.candidates(hash, true).find_map(claim_in))
+            .or_else(|| self.evict(hash, entry, room))
             .unwrap_or(Claim::Full)
     }
 
+    /// Makes the slot ours whose live entry, of all where `hash` may live, is worth least, if one gives way.
+    #[inline(never)]
+    fn evict<U>(&self, hash: u64, newcomer: &FlowEntry, room: &Room<'_, U>) -> Option<Claim>
+    where
+        U: Fn(&FlowEntry) -> bool,
+    {
+        let mut least: Option<(Worth, usize, u64)> = None;
+        for number in self.places.candidates(hash, true) {
+            for (slot, (_, b)) in slots(self.places.line(number)?).into_iter().enumerate() {
+                // Relaxed: the compare-exchange that follows decides.
+                let held = b.load(Ordering::Relaxed);
+                let Some(worth) =
+                    FlowEntry::from_words(0, held).and_then(|entry| room.worth(&entry, newcomer))
+                else {
+                    continue;
+                };
+                if least.is_none_or(|(before, ..)| worth < before) {
+                    least = Some((worth, number * SLOTS + slot, held));
+                }
+            }
+        }
+        let (worth, place, held) = least?;
+        Some(if self.claim_slot(place, held) { Claim::Taken(place, worth.class) } else { Claim::Lost })
+    }
+
     /// The first empty slot of a line, else its first expired one, and its word B.
-    fn free_slot(&self, number: usize, time: &Time<'_>) -> Option<(usize, u64)> {
+    fn free_slot<U>(&self, number: usize, room: &Room<'_, U>) -> Option<(usize, u64)>
+    where
+        U: Fn(&FlowEntry) -> bool,
+    {
         // Relaxed: the compare-exchange that follows decides.
         let held = slots(self.places.line(number)?).map(|(_, b)| b.load(Ordering::Relaxed));
         let slot =
-            held.iter().position(|b| *b == EMPTY).or_else(|| held.iter().position(|b| time.is_over(*b)))?;
+            held.iter().position(|b| *b == EMPTY).or_else(|| held.iter().position(|b| room.is_over(*b)))?;
         Some((number * SLOTS + slot, *held.get(slot)?))
     }
 
@@ -423,6 +468,8 @@ impl FlowTable {
 mod tests {
     use super::*;
     use crate::flow_entry::FlowState;
+    use crate::lifetimes::Lifetimes;
+    use crate::tick::Tick;
     use ipc::id::BackendId;
 
     fn now() -> Tick {
@@ -433,14 +480,21 @@ mod tests {
         FlowEntry {
             state: FlowState::Plain,
             tick: now(),
+            lasting: false,
+            moved: false,
             backend: BackendId(n),
             isn_low: n,
             aux: u32::from(n) << 16,
         }
     }
 
+    fn insert_at(table: &FlowTable, hash: u64, entry: FlowEntry, now: Tick) -> Inserted {
+        let lifetimes = Lifetimes::default();
+        table.insert(hash, entry, &lifetimes.room(now))
+    }
+
     fn insert(table: &FlowTable, hash: u64, entry: FlowEntry) -> Inserted {
-        table.insert(hash, entry, now(), &IdleTimes::default())
+        insert_at(table, hash, entry, now())
     }
 
     #[test]
@@ -464,7 +518,7 @@ mod tests {
     fn an_expired_entry_of_the_same_flow_is_replaced_in_place() {
         let table = FlowTable::new(Lines::heap(16));
         let old = FlowEntry { state: FlowState::SynPlain, tick: Tick::from_seconds(0), ..entry(7) };
-        let Inserted::New(before) = table.insert(1, old, old.tick, &IdleTimes::default()) else { panic!() };
+        let Inserted::New(before) = insert_at(&table, 1, old, old.tick) else { panic!() };
         let Inserted::New(after) = insert(&table, 1, entry(8)) else { panic!("the old one expired") };
         assert_eq!(after.place, before.place);
         assert_eq!(table.find(1).unwrap().entry, entry(8));

@@ -1,4 +1,8 @@
-//! How long a silent flow is remembered, by where it stands.
+//! How long a silent flow is remembered, by where it stands, and which one gives way where there is no room.
+//!
+//! A flow in a full table gives way by its [`Class`]: how much is lost without its entry. What Maglev answers anyway
+//! loses nothing but time; what it does not answer (a joined subflow, a flow that a change of its pool moved away from
+//! Maglev's answer) loses its connection, and by default never gives way. docs/adr/0007-eviction.md has the reasons.
 //!
 //! Kept apart from [`crate::flow_entry`]: an entry knows when it was last seen, these know what follows from it. They
 //! come from the configuration and hold for a data plane's whole life.
@@ -11,6 +15,123 @@ use crate::tick::{Absence, MAX_IDLE, Tick};
 pub struct Lifetimes {
     /// How long an entry may be idle, by state.
     pub idle: IdleTimes,
+    /// How long it must have been silent before it may give way, by class.
+    pub evict: Evict,
+}
+
+impl Lifetimes {
+    /// What an insert goes by where Maglev's answers never changed.
+    pub const fn room(&self, now: Tick) -> Room<'_, fn(&FlowEntry) -> bool> {
+        Room { now, lifetimes: self, unsure: |_| false }
+    }
+}
+
+/// What an entry is worth when there is no room, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Class {
+    /// A SYN was seen and nothing since. Without its entry a key is not learned, a join is lost.
+    HalfOpen,
+    /// A packet in the middle of an unknown flow, or UDP: Maglev answers as it did.
+    Adopted,
+    /// FIN or RST was seen.
+    Closing,
+    /// Established, and Maglev answers as it did. Without its entry its token is no longer refreshed.
+    Own,
+    /// Established, and Maglev would answer otherwise, or might: joined subflows, flows of before a change of the pool.
+    Kept,
+}
+
+impl Class {
+    /// Every class, in the order in which they give way.
+    pub const ALL: [Class; 5] = [Self::HalfOpen, Self::Adopted, Self::Closing, Self::Own, Self::Kept];
+}
+
+/// From which age on, in ticks, an entry of a class may give way; `None` is never.
+///
+/// An age of `limit + 1` ticks is a silence of at least `limit` times 16 seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evict([Option<u16>; 5]);
+
+impl Evict {
+    /// Nothing gives way.
+    pub const fn never() -> Self {
+        Self([None; 5])
+    }
+
+    /// Sets the limit of one class.
+    #[must_use]
+    pub fn with(mut self, class: Class, ticks: Option<u16>) -> Self {
+        if let Some(limit) = self.0.get_mut(class as usize) {
+            *limit = ticks;
+        }
+        self
+    }
+
+    /// The limit of a class.
+    #[inline]
+    pub fn of(&self, class: Class) -> Option<u16> {
+        self.0.get(class as usize).copied().flatten()
+    }
+}
+
+impl Default for Evict {
+    /// Half-open, adopted and closing at once, own after 64 s, kept never.
+    fn default() -> Self {
+        Self([Some(0), Some(0), Some(0), Some(5), None])
+    }
+}
+
+/// For so long an established flow that was never seen to last counts as kept after a change of its pool (one hour):
+/// nobody knows whether it moved, but whoever opens connections by the million must not fill the table for hours by it.
+const UNSURE_TICKS: u16 = 225;
+
+/// How soon an entry gives way among others: the least does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Worth {
+    pub(crate) class: Class,
+    spared: bool,
+    age: core::cmp::Reverse<u16>,
+}
+
+/// What an insert goes by when it looks for room.
+#[derive(Clone, Copy, Debug)]
+pub struct Room<'a, U> {
+    /// The time.
+    pub now: Tick,
+    /// The limits.
+    pub lifetimes: &'a Lifetimes,
+    /// Whether an entry was last seen before Maglev's answers changed: nobody knows what it would answer now.
+    pub unsure: U,
+}
+
+impl<U: Fn(&FlowEntry) -> bool> Room<'_, U> {
+    /// Whether a word B is that of an expired entry.
+    #[inline]
+    pub(crate) fn is_over(&self, b: u64) -> bool {
+        FlowEntry::from_words(0, b).is_some_and(|entry| self.lifetimes.idle.is_expired(&entry, self.now))
+    }
+
+    /// What an entry is worth against a newcomer; `None` if it does not give way to it.
+    ///
+    /// A newcomer that Maglev answers as well without an entry takes the place of its like only: a flood of packets of
+    /// unknown flows touches nothing else. A join, which is lost without an entry, may also take that of a flow that
+    /// never lasted and loses nothing; and it is the last of the half-open ones to give way.
+    pub(crate) fn worth(&self, entry: &FlowEntry, newcomer: &FlowEntry) -> Option<Worth> {
+        let age = self.now.age_of(entry.tick);
+        let mut class = entry.class();
+        if class == Class::Own && (entry.lasting || age < UNSURE_TICKS) && (self.unsure)(entry) {
+            class = Class::Kept;
+        }
+        if newcomer.class() == Class::Adopted && class != Class::Adopted {
+            return None;
+        }
+        let is_join = |entry: &FlowEntry| entry.state == FlowState::SynJoin;
+        let at_once = class == Class::Own && !entry.lasting && is_join(newcomer);
+        let limit = if at_once { Some(0) } else { self.lifetimes.evict.of(class) };
+        let spared = entry.lasting || is_join(entry);
+        limit.filter(|limit| age >= *limit).map(|_| Worth { class, spared, age: core::cmp::Reverse(age) })
+    }
 }
 
 /// How long a flow of each state may be silent, in ticks.
@@ -60,7 +181,7 @@ impl Default for IdleTimes {
         FlowState::ALL.into_iter().fold(Self([0; 16]), |times, state| {
             let ticks = match state {
                 S::SynPlain | S::SynCapableV0 | S::SynCapableV1 | S::SynJoin => 4,
-                S::Plain | S::Learned | S::Mptcp | S::Joined | S::Moved => MAX_IDLE,
+                S::Plain | S::Learned | S::Mptcp | S::Joined => MAX_IDLE,
                 S::Adopted => 20,
                 S::ClosingPlain => 4,
                 S::ClosingToken | S::Udp => 8,
@@ -76,7 +197,7 @@ mod tests {
     use ipc::id::BackendId;
 
     fn entry(state: FlowState) -> FlowEntry {
-        FlowEntry { state, tick: Tick::from_seconds(16 * 4095), backend: BackendId(1), isn_low: 0, aux: 0 }
+        FlowEntry::opened(state, Tick::from_seconds(16 * 4095), BackendId(1), 0, 0)
     }
 
     #[test]
@@ -95,5 +216,78 @@ mod tests {
     fn a_limit_above_the_greatest_is_cut_to_it() {
         let idle = IdleTimes::default().with(FlowState::Plain, u16::MAX);
         assert_eq!(idle.of(FlowState::Plain), MAX_IDLE);
+    }
+
+    /// The order in which entries give way to a newcomer that begins with a SYN, 100 ticks after the first of them.
+    fn worth(entry: &FlowEntry, newcomer: FlowState, unsure: bool) -> Option<Class> {
+        let lifetimes = Lifetimes::default();
+        let room = Room {
+            now: Tick::from_seconds(16 * 4195),
+            lifetimes: &lifetimes,
+            unsure: |_: &FlowEntry| unsure,
+        };
+        room.worth(entry, &self::entry(newcomer)).map(|worth| worth.class)
+    }
+
+    #[test]
+    fn the_least_class_gives_way_first_then_what_never_lasted_then_the_oldest() {
+        let lifetimes = Lifetimes::default();
+        let room = lifetimes.room(Tick::from_seconds(16 * 4295));
+        let at = |state, lasting, age| FlowEntry { lasting, tick: room.now.before(age), ..entry(state) };
+        use FlowState as S;
+        let order = [
+            at(S::SynPlain, false, 9),
+            at(S::SynCapableV1, false, 0),
+            at(S::SynJoin, false, 9),
+            at(S::Adopted, false, 9),
+            at(S::Udp, false, 1),
+            at(S::ClosingToken, false, 9),
+            at(S::ClosingPlain, false, 2),
+            at(S::ClosingPlain, true, 8),
+            at(S::Plain, false, 9),
+            at(S::Mptcp, false, 6),
+            at(S::Mptcp, true, 200),
+            at(S::Plain, true, 5),
+        ];
+        let worth: Vec<_> = order.iter().map(|entry| room.worth(entry, &entry_of_syn()).unwrap()).collect();
+        assert!(worth.is_sorted(), "{worth:?}");
+        for kept in [at(S::Joined, false, 4000), at(S::Plain, true, 4), at(S::Learned, false, 0)] {
+            assert_eq!(room.worth(&kept, &entry_of_syn()), None);
+        }
+        let moved = FlowEntry { moved: true, ..at(S::Mptcp, false, 300) };
+        assert_eq!(room.worth(&moved, &entry_of_syn()), None);
+    }
+
+    fn entry_of_syn() -> FlowEntry {
+        entry(FlowState::SynCapableV1)
+    }
+
+    #[test]
+    fn a_flow_that_was_silent_while_the_pool_changed_is_kept_for_good_if_it_lasted_else_for_an_hour() {
+        let lasting = FlowEntry { lasting: true, ..entry(FlowState::Mptcp) };
+        assert_eq!(worth(&lasting, FlowState::SynPlain, true), None);
+        assert_eq!(worth(&lasting, FlowState::SynPlain, false), Some(Class::Own));
+        let mut brief = entry(FlowState::Mptcp);
+        assert_eq!(worth(&brief, FlowState::SynPlain, true), None);
+        brief.tick = brief.tick.before(125);
+        assert_eq!(worth(&brief, FlowState::SynPlain, true), Some(Class::Own), "after 225 ticks");
+    }
+
+    #[test]
+    fn a_packet_of_an_unknown_flow_takes_the_place_of_its_like_only() {
+        for state in FlowState::ALL {
+            let expected = matches!(state, FlowState::Adopted | FlowState::Udp).then_some(Class::Adopted);
+            assert_eq!(worth(&entry(state), FlowState::Adopted, false), expected, "{state:?}");
+            assert_eq!(worth(&entry(state), FlowState::Udp, false), expected, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_join_takes_the_place_of_a_fresh_flow_that_loses_nothing_and_never_lasted() {
+        let fresh = FlowEntry { tick: Tick::from_seconds(16 * 4195), ..entry(FlowState::Mptcp) };
+        assert_eq!(worth(&fresh, FlowState::SynCapableV1, false), None);
+        assert_eq!(worth(&fresh, FlowState::SynJoin, false), Some(Class::Own));
+        assert_eq!(worth(&FlowEntry { lasting: true, ..fresh }, FlowState::SynJoin, false), None);
+        assert_eq!(worth(&FlowEntry { moved: true, ..fresh }, FlowState::SynJoin, false), None);
     }
 }

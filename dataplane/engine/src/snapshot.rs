@@ -19,6 +19,7 @@ use packet::{Address, Family, Flow};
 use crate::hash::HashKey;
 use crate::maglev::Maglev;
 use crate::model::Model;
+use crate::tick::TICK_SECONDS;
 pub use crate::way::{Port, Tunnel};
 use crate::way::{Ways, family_of};
 
@@ -64,6 +65,24 @@ impl Backend {
 pub struct Pool {
     /// Which active backend a 5-tuple belongs to; `None` when no backend may be chosen.
     pub maglev: Option<Arc<Maglev>>,
+    /// What it was built from. As long as this stays, so does the table.
+    chosen: Vec<(Name, BackendId, u32)>,
+    /// Since when it answers as it does, in milliseconds of the data plane's clock.
+    since_ms: u64,
+}
+
+impl Pool {
+    /// The pool as the model says. A table is built only where the backends that may be chosen are other ones.
+    fn of_model(pool: &crate::model::Pool, site: &Site, before: Option<&Pool>, now_ms: u64) -> Self {
+        let chosen = selectable(pool);
+        if let Some(before) = before.filter(|before| before.chosen == chosen) {
+            return before.clone();
+        }
+        let backends: Vec<_> =
+            chosen.iter().map(|(name, id, weight)| (name.as_str(), *id, *weight)).collect();
+        let maglev = Maglev::build(&backends, site.maglev_seed).map(Arc::new);
+        Self { maglev, chosen, since_ms: now_ms }
+    }
 }
 
 /// A VIP as the packet path sees it.
@@ -138,15 +157,22 @@ impl Snapshot {
         }
     }
 
-    /// The second phase: everything as the model says.
+    /// Everything as the model says, for a data plane that begins with it and with empty tables. One that goes on, or
+    /// took tables over, uses [`Snapshot::following`].
     pub fn of_model(model: &Model, site: &Site, generation: u64) -> Self {
+        Self::unconfigured(site).following(model, site, generation, 0)
+    }
+
+    /// The second phase: everything as the model says, after this snapshot. `now_ms` is the data plane's clock: pools
+    /// whose Maglev table is another one now answer as they do since then.
+    pub fn following(&self, model: &Model, site: &Site, generation: u64, now_ms: u64) -> Self {
         let mut next = Self::unconfigured(site);
         next.generation = generation;
         next.configured = true;
         next.backends = backends_of(model, site);
         for pool in model.pools() {
-            let maglev = Maglev::build(&selectable(pool), site.maglev_seed).map(Arc::new);
-            put(&mut next.pools, usize::from(pool.id.0), Pool { maglev });
+            let before = self.pools.get(usize::from(pool.id.0)).and_then(Option::as_ref);
+            put(&mut next.pools, usize::from(pool.id.0), Pool::of_model(pool, site, before, now_ms));
         }
         for vip in model.vips() {
             let Some(pool) = model.pool_id(&vip.pool) else {
@@ -231,6 +257,16 @@ impl Snapshot {
         pool.maglev.as_ref().map(|maglev| maglev.choose(public_hash))
     }
 
+    /// Whether a pool's Maglev table has changed since an entry was last seen, `age` ticks ago: then nobody knows what
+    /// it answers for the entry's flow now. In doubt, within the tick of the change, it has.
+    pub fn has_changed_since(&self, pool: PoolId, age: u16, now_ms: u64) -> bool {
+        let Some(pool) = self.pools.get(usize::from(pool.0)).and_then(Option::as_ref) else {
+            return true;
+        };
+        let tick_of = |ms: u64| ms / 1000 / TICK_SECONDS;
+        u64::from(age) >= tick_of(now_ms).saturating_sub(tick_of(pool.since_ms))
+    }
+
     /// The public hash's key: stable between appliances.
     #[inline]
     pub fn public_key(&self) -> &HashKey {
@@ -274,15 +310,19 @@ fn backends_of(model: &Model, site: &Site) -> Vec<Option<Backend>> {
     backends
 }
 
-/// The backends of a pool that may get new connections: active, with a weight and a MAC address.
-fn selectable(pool: &crate::model::Pool) -> Vec<(&str, BackendId, u32)> {
+/// The backends of a pool that may get new connections: active, with a weight and a MAC address. In the order of
+/// their names: that in which they came does not matter to Maglev either.
+fn selectable(pool: &crate::model::Pool) -> Vec<(Name, BackendId, u32)> {
     let chosen = |backend: &&crate::model::Backend| {
         !backend.removed
             && backend.state == BackendState::Active
             && backend.weight > 0
             && backend.mac.is_some()
     };
-    pool.backends.iter().filter(chosen).map(|b| (b.name.as_str(), b.id, b.weight)).collect()
+    let mut backends: Vec<_> =
+        pool.backends.iter().filter(chosen).map(|b| (b.name, b.id, b.weight)).collect();
+    backends.sort_unstable_by(|(one, ..), (other, ..)| one.as_str().cmp(other.as_str()));
+    backends
 }
 
 /// Puts a value at an index, growing the vector with nothing in between.
@@ -326,6 +366,48 @@ mod tests {
             make(6, |backend| backend.removed = true),
         ];
         let pool = crate::model::Pool { id: PoolId(0), name: "p".parse().unwrap(), backends, removed: false };
-        assert_eq!(selectable(&pool), [("b1", BackendId(1), 10)]);
+        assert_eq!(selectable(&pool), [("b1".parse().unwrap(), BackendId(1), 10)]);
+    }
+
+    #[test]
+    fn a_maglev_table_stays_as_long_as_the_backends_that_may_be_chosen_do() {
+        use ipc::message::Command;
+        let name = |text: &str| -> Name { text.parse().unwrap() };
+        let put = |pool: &str, text: &str, weight, state| Command::PutBackend {
+            pool: name(pool),
+            name: name(text),
+            address4: Some([10, 0, 1, 1].into()),
+            address6: None,
+            mac: Some([2; 6]),
+            weight,
+            state,
+        };
+        let active = |pool: &str, text: &str| put(pool, text, 1, BackendState::Active);
+        let pool = |text: &str| Command::PutPool { name: name(text) };
+        let site = Site { ports: vec![Port::default()], tunnel_sources: [None, None], maglev_seed: 1 };
+        let mut model = Model::default();
+        let mut snapshot = Snapshot::unconfigured(&site);
+        let mut step = |commands: &[Command], now_s: u64| {
+            model = model.apply(commands).unwrap();
+            snapshot = snapshot.following(&model, &site, snapshot.generation + 1, now_s * 1000);
+            let of =
+                |id: usize| snapshot.pools[id].as_ref().map(|pool| pool.maglev.as_ref().map(Arc::as_ptr));
+            // How long ago each pool changed, in ticks: the youngest age that is from before it.
+            let since = |id| (0..200).find(|age| snapshot.has_changed_since(PoolId(id), *age, now_s * 1000));
+            ([of(0), of(1)], [since(0), since(1)])
+        };
+        let all = [pool("p"), active("p", "a"), active("p", "b"), pool("q"), active("q", "c")];
+        let (first, ages) = step(&all, 160);
+        assert_eq!(ages, [Some(0), Some(0)]);
+        let (again, ages) = step(&[], 320);
+        assert_eq!((again, ages), (first, [Some(10), Some(10)]), "nothing changed");
+        let (other, ages) = step(&[put("p", "new", 5, BackendState::Draining)], 480);
+        assert_eq!((other, ages), (first, [Some(20), Some(20)]), "nobody who may be chosen came");
+        let (drained, ages) = step(&[put("p", "b", 1, BackendState::Draining)], 640);
+        assert!(drained[0] != first[0] && drained[1] == first[1]);
+        assert_eq!(ages, [Some(0), Some(30)]);
+        let (weighed, ages) = step(&[put("q", "c", 2, BackendState::Active)], 800);
+        assert!(weighed[0] == drained[0] && weighed[1] != first[1]);
+        assert_eq!(ages, [Some(10), Some(0)]);
     }
 }

@@ -5,6 +5,7 @@
 
 mod support;
 
+use engine::lifetimes::Evict;
 use engine::tables::Tables;
 use ipc::counter::Counter;
 use ipc::message::{Command, UnknownToken};
@@ -201,6 +202,7 @@ fn a_full_flow_table_forwards_without_an_entry_and_says_so() {
     for family in FAMILIES {
         let mut world = world();
         world.tables = Tables::on_heap(0, 1024, &[1; 32]);
+        world.tables.lifetimes.evict = Evict::never();
         let capacity = world.tables.flows.capacity() as u64;
         for number in 0..200 {
             let flow = flow(family, 1, 1000 + number, 9, 8000);

@@ -16,7 +16,7 @@
 
 use engine::flow_entry::{FlowEntry, FlowState};
 use engine::flow_table::{FlowTable, Inserted, Keep};
-use engine::lifetimes::IdleTimes;
+use engine::lifetimes::{Class, Evict, Lifetimes};
 use engine::tick::Tick;
 use ipc::id::BackendId;
 use ipc::lines::Lines;
@@ -42,7 +42,7 @@ fn now() -> Tick {
 
 /// An entry all of whose fields follow from one number, so that a mixture of two shows.
 fn entry(n: u16) -> FlowEntry {
-    FlowEntry { state: FlowState::Plain, tick: now(), backend: BackendId(n), isn_low: n, aux: u32::from(n) }
+    FlowEntry::opened(FlowState::Plain, now(), BackendId(n), u32::from(n), u32::from(n))
 }
 
 fn table(lines: usize) -> Arc<FlowTable> {
@@ -50,7 +50,7 @@ fn table(lines: usize) -> Arc<FlowTable> {
 }
 
 fn insert(table: &FlowTable, hash: u64, entry: FlowEntry) -> Inserted {
-    table.insert(hash, entry, now(), &IdleTimes::default())
+    table.insert(hash, entry, &Lifetimes::default().room(now()))
 }
 
 /// Fills the first line with four flows of which the last stands at `last`.
@@ -88,7 +88,7 @@ fn two_inserters_of_one_flow_end_with_one_entry() {
                     assert_eq!(existing.entry, found.entry, "who came second is told what holds");
                     None
                 }
-                Inserted::Full => panic!("there was room"),
+                Inserted::Over(..) | Inserted::Full => panic!("there was room"),
             })
             .collect();
         assert!(new.contains(&found.entry), "{new:?} but {found:?}");
@@ -159,7 +159,8 @@ fn an_expired_entry_is_either_evicted_or_refreshed_never_both() {
         let found = table.find(X).unwrap();
 
         let other = table.clone();
-        let evicter = thread::spawn(move || insert(&other, Y, entry(2)));
+        let lifetimes = Lifetimes { evict: Evict::never(), ..Lifetimes::default() };
+        let evicter = thread::spawn(move || other.insert(Y, entry(2), &lifetimes.room(now())));
         let refreshed = table.update(&found, FlowEntry { tick: now(), ..old });
         let evicted = matches!(evicter.join().unwrap(), Inserted::New(_));
 
@@ -282,5 +283,121 @@ fn two_that_make_room_at_once_lose_nothing() {
         assert_eq!(table.find(Y).is_some(), matches!(second, Inserted::New(_)));
         assert_eq!(table.find(MOVABLE).unwrap().entry, entry(9));
         assert_eq!(entries(&table), 8 + placed);
+    });
+}
+
+/// A table of one line with three established flows and X, half-open: X is what gives way.
+fn full() -> Arc<FlowTable> {
+    let table = table(1);
+    fill_first_line(&table, 0x3334);
+    assert!(table.remove(&table.find(0x3334).unwrap()));
+    assert!(matches!(insert(&table, X, half_open(1)), Inserted::New(_)));
+    table
+}
+
+fn half_open(n: u16) -> FlowEntry {
+    FlowEntry { state: FlowState::SynPlain, ..entry(n) }
+}
+
+#[test]
+fn a_live_entry_gives_way_or_is_updated_never_both() {
+    model(|| {
+        let table = full();
+        let found = table.find(X).unwrap();
+        let other = table.clone();
+        let evicter = thread::spawn(move || insert(&other, Y, entry(2)));
+        let updated = table.update(&found, entry(1));
+        match evicter.join().unwrap() {
+            Inserted::Over(_, Class::HalfOpen) => {
+                assert!(!updated);
+                assert!(table.find(X).is_none());
+                assert_eq!(table.find(Y).unwrap().entry, entry(2));
+            }
+            // Established meanwhile: nothing gives way any more.
+            Inserted::Full => {
+                assert!(updated);
+                assert_eq!(table.find(X).unwrap().entry, entry(1));
+                assert!(table.find(Y).is_none());
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(entries(&table), 4);
+    });
+}
+
+#[test]
+fn a_reader_never_sees_half_of_a_flow_that_gives_way_and_half_of_the_one_it_gives_way_to() {
+    model(|| {
+        let table = full();
+        let other = table.clone();
+        let evicter = thread::spawn(move || insert(&other, Y, entry(2)));
+        if let Some(found) = table.find(Y) {
+            assert_eq!(found.entry, entry(2));
+        }
+        if let Some(found) = table.find(X) {
+            assert_eq!(found.entry, half_open(1));
+        }
+        assert!(matches!(evicter.join().unwrap(), Inserted::Over(_, Class::HalfOpen)));
+        assert!(table.find(X).is_none());
+        assert_eq!(table.find(Y).unwrap().entry, entry(2));
+    });
+}
+
+#[test]
+fn a_flow_that_gives_way_while_it_is_inserted_again_has_one_entry_at_most() {
+    model(|| {
+        let table = full();
+        let other = table.clone();
+        let evicter = thread::spawn(move || insert(&other, Y, half_open(2)));
+        let again = insert(&table, X, half_open(3));
+        let evicted = evicter.join().unwrap();
+        assert!(matches!(evicted, Inserted::Over(_, Class::HalfOpen)), "{evicted:?}");
+        // X was there still, or gave way and takes the place of Y; whoever is last is there, and alone.
+        match again {
+            Inserted::Existing(found) => assert_eq!(found.entry, half_open(1)),
+            Inserted::Over(found, Class::HalfOpen) => assert_eq!(found.entry, half_open(3)),
+            // The slot was busy each time it looked.
+            Inserted::Full => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(entries(&table), 4);
+        assert_ne!(table.find(X).is_some(), table.find(Y).is_some());
+    });
+}
+
+#[test]
+fn what_the_sweep_removes_gives_way_once() {
+    model(|| {
+        let table = full();
+        let other = table.clone();
+        let sweeper = thread::spawn(move || {
+            other.sweep(0, 1, |entry| if entry.state == FlowState::SynPlain { Keep::No } else { Keep::Yes });
+        });
+        let inserted = insert(&table, Y, entry(2));
+        sweeper.join().unwrap();
+        assert!(matches!(inserted, Inserted::New(_) | Inserted::Over(..)), "{inserted:?}");
+        assert!(table.find(X).is_none());
+        assert_eq!(table.find(Y).unwrap().entry, entry(2));
+        assert_eq!(entries(&table), 4);
+    });
+}
+
+#[test]
+fn an_entry_that_moves_while_it_gives_way_is_there_once_or_not_at_all() {
+    model(|| {
+        let table = crowded();
+        let found = table.find(MOVABLE).unwrap();
+        assert!(table.update(&found, half_open(9)));
+        let other = table.clone();
+        let second = thread::spawn(move || insert(&other, Y, entry(2)));
+        let first = insert(&table, X, entry(1));
+        let second = second.join().unwrap();
+        let is_in = |inserted| matches!(inserted, Inserted::New(_) | Inserted::Over(..));
+        assert_eq!(table.find(X).is_some(), is_in(first));
+        assert_eq!(table.find(Y).is_some(), is_in(second));
+        assert!(is_in(first) || is_in(second));
+        let placed = usize::from(is_in(first)) + usize::from(is_in(second));
+        let there = usize::from(table.find(MOVABLE).is_some());
+        assert_eq!(entries(&table), 7 + placed + there);
     });
 }

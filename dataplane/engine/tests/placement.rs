@@ -15,7 +15,7 @@
 use engine::flow_entry::{FlowEntry, FlowState};
 use engine::flow_table::{FlowTable, Found, Inserted, Keep};
 use engine::hash::HashKey;
-use engine::lifetimes::IdleTimes;
+use engine::lifetimes::{IdleTimes, Lifetimes};
 use engine::tick::Tick;
 use engine::token_entry::Rank;
 use engine::token_table::{Learn, TokenLookup, TokenTable};
@@ -92,13 +92,7 @@ fn flow(number: usize) -> Flow {
 
 fn flow_entry(tick: Tick, number: usize) -> FlowEntry {
     let aux = u32::try_from(number).unwrap();
-    FlowEntry {
-        state: FlowState::Plain,
-        tick,
-        backend: BackendId(1 + (aux % 100) as u16),
-        isn_low: aux as u16,
-        aux,
-    }
+    FlowEntry::opened(FlowState::Plain, tick, BackendId(1 + (aux % 100) as u16), aux, aux)
 }
 
 fn insert_flow(
@@ -106,12 +100,13 @@ fn insert_flow(
     key: &HashKey,
     number: usize,
     tick: Tick,
-    idle: &IdleTimes,
+    lifetimes: &Lifetimes,
     tally: &mut Tally,
 ) {
     tally.inserts += 1;
-    match table.insert(key.flow(&flow(number)), flow_entry(tick, number), tick, idle) {
+    match table.insert(key.flow(&flow(number)), flow_entry(tick, number), &lifetimes.room(tick)) {
         Inserted::New(_) => {}
+        Inserted::Over(_, class) => panic!("a flow of class {class:?} gave way to {number}"),
         Inserted::Full => tally.homeless += 1,
         Inserted::Existing(found) => panic!("flow {number} was taken for {found:?}"),
     }
@@ -132,7 +127,7 @@ fn count_flow_hits(table: &FlowTable, key: &HashKey, tick: Tick, numbers: &[usiz
 #[test]
 fn flows_find_a_place_and_most_hits_cost_one_line() {
     let key = HashKey::from_seed(&[0x11; 32]);
-    let (idle, tick) = (IdleTimes::default(), Tick::from_seconds(1_000_000));
+    let (lifetimes, tick) = (Lifetimes::default(), Tick::from_seconds(1_000_000));
     let lines = FlowTable::lines_for(ENTRIES);
     assert!(lines * LINE <= ENTRIES * 30 + 2048, "{} bytes a flow", lines * LINE / ENTRIES);
     let table = FlowTable::new(Lines::heap(lines));
@@ -140,7 +135,7 @@ fn flows_find_a_place_and_most_hits_cost_one_line() {
     let mut tally = Tally::default();
     let mut live: Vec<usize> = (0..ENTRIES).collect();
     for &number in &live {
-        insert_flow(&table, &key, number, tick, &idle, &mut tally);
+        insert_flow(&table, &key, number, tick, &lifetimes, &mut tally);
     }
     count_flow_hits(&table, &key, tick, &live, &mut tally);
     tally.check("flows, filled", table.spilled());
@@ -155,7 +150,7 @@ fn flows_find_a_place_and_most_hits_cost_one_line() {
             assert!(table.remove(&found));
         }
         live[at] = number;
-        insert_flow(&table, &key, number, tick, &idle, &mut churned);
+        insert_flow(&table, &key, number, tick, &lifetimes, &mut churned);
         if number % (ENTRIES / 4) == 0 {
             table.sweep(0, table.lines(), |_| Keep::Yes);
         }
@@ -171,13 +166,14 @@ fn flows_find_a_place_and_most_hits_cost_one_line() {
 fn flows_that_expired_make_room_without_any_sweep() {
     let key = HashKey::from_seed(&[0x12; 32]);
     let idle = IdleTimes::default().with(FlowState::Plain, 4);
+    let lifetimes = Lifetimes { idle, ..Lifetimes::default() };
     let table = FlowTable::new(Lines::heap(FlowTable::lines_for(ENTRIES)));
     for generation in 0..3u64 {
         let tick = Tick::from_seconds(generation * 160);
         let mut tally = Tally::default();
         let numbers: Vec<usize> = (0..ENTRIES).map(|n| n + ENTRIES * generation as usize).collect();
         for &number in &numbers {
-            insert_flow(&table, &key, number, tick, &idle, &mut tally);
+            insert_flow(&table, &key, number, tick, &lifetimes, &mut tally);
         }
         count_flow_hits(&table, &key, tick, &numbers, &mut tally);
         tally.check(&format!("flows, generation {generation} over expired ones"), table.spilled());

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use engine::flow_entry::{FlowEntry, FlowState};
 use engine::flow_table::{FlowTable, Inserted, Keep};
-use engine::lifetimes::IdleTimes;
+use engine::lifetimes::{Evict, IdleTimes, Lifetimes};
 use engine::tick::Tick;
 use engine::token_entry::Rank;
 use engine::token_table::{Learn, TOKEN_IDLE, TokenLookup, TokenTable};
@@ -52,13 +52,14 @@ fn flow_command() -> impl Strategy<Value = FlowCommand> {
 /// An entry made of a number: half-open or established, on one of eight backends.
 fn flow_entry(n: u16, now: Tick) -> FlowEntry {
     let state = if n & 1 == 0 { FlowState::Plain } else { FlowState::SynPlain };
-    FlowEntry { state, tick: now, backend: BackendId(1 + n % 8), isn_low: n, aux: u32::from(n) << 8 }
+    FlowEntry { isn_low: n, ..FlowEntry::opened(state, now, BackendId(1 + n % 8), 0, u32::from(n) << 8) }
 }
 
 /// Runs the commands on a table of `lines` lines and on a map.
 fn check_flows(lines: usize, commands: &[FlowCommand]) {
     let table = FlowTable::new(Lines::heap(lines));
-    let idle = IdleTimes::default();
+    let lifetimes = Lifetimes { idle: IdleTimes::default(), evict: Evict::never() };
+    let idle = &lifetimes.idle;
     let mut oracle: HashMap<u64, FlowEntry> = HashMap::new();
     let mut now = 0;
     for command in commands {
@@ -66,12 +67,13 @@ fn check_flows(lines: usize, commands: &[FlowCommand]) {
             FlowCommand::Insert { flow, entry } => {
                 let entry = flow_entry(entry, tick(now));
                 let live = oracle.get(&flow).filter(|old| !idle.is_expired(old, tick(now)));
-                match table.insert(spread(flow), entry, tick(now), &idle) {
+                match table.insert(spread(flow), entry, &lifetimes.room(tick(now))) {
                     Inserted::New(found) => {
                         assert_eq!((found.entry, live), (entry, None));
                         oracle.insert(flow, entry);
                     }
                     Inserted::Existing(found) => assert_eq!(Some(&found.entry), live),
+                    Inserted::Over(found, _) => assert_eq!(Some(&found.entry), None, "nothing gives way"),
                     Inserted::Full => assert!(oracle.len() > lines * 2, "full with {} entries", oracle.len()),
                 }
             }

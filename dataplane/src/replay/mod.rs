@@ -27,6 +27,7 @@ use ipc::id::PortId;
 use ipc::message::Command;
 
 use crate::cli::Replay;
+use crate::lifetimes;
 use crate::site;
 use capture::{CaptureReader, CaptureWriter, Record};
 use verdict_line::VerdictLine;
@@ -91,9 +92,11 @@ impl Session {
             config.dataplane.ports.iter().map(|port| site::port(port, port.mac, false)).collect();
         let ports = if ports.is_empty() { vec![Port::default()] } else { ports };
         let site = site::of_ports(config, ports);
+        let mut tables = Tables::on_heap(config.dataplane.flows, config.dataplane.tokens, &REPLAY_SECRET);
+        tables.lifetimes = lifetimes::of(&config.dataplane);
         Ok(Self {
             snapshot: configured(config, &site)?,
-            tables: Tables::on_heap(config.dataplane.flows, config.dataplane.tokens, &REPLAY_SECRET),
+            tables,
             counters: WorkerCounters::heap(),
             pipeline: Pipeline::default(),
             sweeper: Sweeper::new(0, 1),

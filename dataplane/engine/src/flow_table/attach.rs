@@ -139,6 +139,7 @@ mod tests {
     use super::*;
     use crate::flow_entry::FlowState;
     use crate::flow_table::{Inserted, Keep};
+    use crate::lifetimes::Lifetimes;
     use crate::tick::Tick;
     use ipc::id::BackendId;
 
@@ -146,11 +147,14 @@ mod tests {
 
     fn entry(n: u16) -> FlowEntry {
         let (tick, aux) = (Tick::from_seconds(NOW), u32::from(n) << 16);
-        FlowEntry { state: FlowState::Plain, tick, backend: BackendId(n), isn_low: n, aux }
+        FlowEntry { aux, ..FlowEntry::opened(FlowState::Plain, tick, BackendId(n), u32::from(n), 0) }
     }
 
     fn insert(table: &FlowTable, hash: u64, entry: FlowEntry) -> Inserted {
-        table.insert(hash, entry, entry.tick, &IdleTimes::default())
+        {
+            let lifetimes = Lifetimes::default();
+            table.insert(hash, entry, &lifetimes.room(entry.tick))
+        }
     }
 
     fn attach(lines: Lines, pause: u64) -> (FlowTable, AttachedFlows) {

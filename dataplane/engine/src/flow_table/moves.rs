@@ -6,19 +6,23 @@
 use ipc::sync::Ordering;
 
 use super::slot::{SLOTS, read, slots};
-use super::{ATTEMPTS, FlowTable, Time};
-use crate::flow_entry::{BUSY, EMPTY, IN_ALTERNATE};
+use super::{ATTEMPTS, FlowTable};
+use crate::flow_entry::{BUSY, EMPTY, FINGERPRINT, FlowEntry, IN_ALTERNATE};
+use crate::lifetimes::Room;
 
 impl FlowTable {
     /// Moves an entry out of one of the two full lines of `hash`; its old slot is ours then.
     #[inline(never)]
-    pub(super) fn make_room(&self, hash: u64, time: &Time<'_>) -> Option<usize> {
+    pub(super) fn make_room<U>(&self, hash: u64, room: &Room<'_, U>) -> Option<usize>
+    where
+        U: Fn(&FlowEntry) -> bool,
+    {
         for number in self.places.candidates(hash, false) {
             for (slot, (a, b)) in slots(self.places.line(number)?).into_iter().enumerate() {
                 let Some((a, b)) = read(a, b, |a| a & IN_ALTERNATE == 0) else {
                     continue;
                 };
-                let Some((to, held)) = self.free_slot(self.places.alternate_of(number, a), time) else {
+                let Some((to, held)) = self.free_slot(self.places.alternate_of(number, a), room) else {
                     continue;
                 };
                 let from = number * SLOTS + slot;
@@ -59,12 +63,14 @@ impl FlowTable {
             }
             // Changed meanwhile. Gone or opened anew: then it decides, and the copy goes. Else the copy
             // follows, unless it was found and changed itself: then one of the two goes, as after two
-            // inserts.
+            // inserts. Where the copy gave way to another flow meanwhile, the entry stays where it was.
             let Some((_, newer)) = read(from_a, from_b, |now| now == a) else {
                 break;
             };
             if to_b.compare_exchange(b, newer, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-                self.drop_duplicate(if a & IN_ALTERNATE == 0 { to } else { from }, a);
+                if read(to_a, to_b, |now| (now ^ a) & FINGERPRINT == 0).is_some() {
+                    self.drop_duplicate(if a & IN_ALTERNATE == 0 { to } else { from }, a);
+                }
                 return false;
             }
             b = newer;

@@ -12,6 +12,7 @@ use super::{Class, Context, Slot, syn, unsettled};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::flow_table::{Found, Inserted};
 use crate::frames::Frames;
+use crate::lifetimes::{Class as EvictClass, Room};
 use crate::verdict::Action;
 
 /// Decides a whole burst.
@@ -36,7 +37,7 @@ fn tcp(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) {
     if !found.entry.state.is_settled() || flags.fin() || flags.rst() {
         return unsettled::decide(slot, &found, frame, cx);
     }
-    seen(&found, cx);
+    seen(slot, &found, cx);
     slot.forward(Reason::Flow, found.entry.backend);
 }
 
@@ -56,28 +57,40 @@ fn is_stale(entry: &FlowEntry, cx: &Context<'_>) -> bool {
 
 /// Writes that a settled flow was seen, at most once a tick, and with it that its token lives.
 #[inline]
-fn seen(found: &Found, cx: &Context<'_>) {
+fn seen(slot: &Slot, found: &Found, cx: &Context<'_>) {
     if found.entry.tick != cx.now {
-        refresh(found, cx);
+        refresh(slot, found, cx);
     }
 }
 
 /// The once-a-tick part of [`seen`].
 ///
-/// A learned flow waits two ticks: when it is written then, its connection has outlived at least one whole tick
-/// with DSS traffic, and its token rises to rank seen.
+/// An established flow first waits two ticks: when it is written then, it has outlived at least one whole tick with
+/// traffic. It is lasting from then on, and the token of a first subflow rises to rank seen.
 #[inline(never)]
-fn refresh(found: &Found, cx: &Context<'_>) {
+fn refresh(slot: &Slot, found: &Found, cx: &Context<'_>) {
     let entry = found.entry;
-    let outlived = cx.now.age_of(entry.tick) >= 2;
-    if entry.state == FlowState::Mptcp && !outlived {
+    let may_last = !matches!(entry.state, FlowState::Adopted | FlowState::Udp);
+    if may_last && !entry.lasting && cx.now.age_of(entry.tick) < 2 {
         return;
     }
+    let next = compare(slot, FlowEntry { tick: cx.now, lasting: may_last, ..entry }, cx);
     // A lost race means another worker wrote the same entry now: it was seen either way.
-    let _ = cx.tables.flows.update(found, FlowEntry { tick: cx.now, ..entry });
+    if cx.tables.flows.update(found, next) && next.moved && !entry.moved {
+        cx.counters.add(Counter::FlowMoved, 1);
+    }
     if entry.state.has_token() {
         touch(Token(entry.aux), entry.backend, entry.state == FlowState::Mptcp, cx);
     }
+}
+
+/// The entry with what Maglev says now: whether its backend is another. A join was never Maglev's to answer.
+pub(super) fn compare(slot: &Slot, entry: FlowEntry, cx: &Context<'_>) -> FlowEntry {
+    if entry.joins() {
+        return entry;
+    }
+    let moved = maglev(slot, &slot.parsed.flow, cx) != Some(entry.backend);
+    FlowEntry { moved, ..entry }
 }
 
 /// Refreshes a token's entry; `promote` raises it to rank seen.
@@ -105,7 +118,7 @@ fn adopt(slot: &mut Slot, cx: &Context<'_>) {
 fn udp(slot: &mut Slot, cx: &Context<'_>) {
     match known(slot.hash, cx) {
         Some(found) => {
-            seen(&found, cx);
+            seen(slot, &found, cx);
             slot.forward(Reason::Flow, found.entry.backend);
         }
         None => open(slot, FlowState::Udp, 0, None, cx),
@@ -146,10 +159,34 @@ pub(super) fn place(
         cx.counters.add(Counter::FlowInserted, 1);
         return slot.forward(reason, entry.backend);
     }
-    match flows.insert(slot.hash, entry, cx.now, &cx.tables.lifetimes.idle) {
+    let unsure = |other: &FlowEntry| is_unsure(other, cx);
+    let room = Room { now: cx.now, lifetimes: &cx.tables.lifetimes, unsure };
+    match flows.insert(slot.hash, entry, &room) {
         Inserted::New(_) => cx.counters.add(Counter::FlowInserted, 1),
+        Inserted::Over(_, class) => {
+            cx.counters.add(Counter::FlowInserted, 1);
+            cx.counters.add(evicted(class), 1);
+        }
         Inserted::Existing(found) => return slot.forward(Reason::Flow, found.entry.backend),
         Inserted::Full => cx.counters.add(Counter::FlowTableFull, 1),
     }
     slot.forward(reason, entry.backend);
+}
+
+/// Whether an entry was last seen before its pool's Maglev table changed, so that nobody knows whether it moved.
+fn is_unsure(entry: &FlowEntry, cx: &Context<'_>) -> bool {
+    let age = cx.now.age_of(entry.tick);
+    let known = cx.snapshot.backend(entry.backend);
+    known.is_some_and(|known| cx.snapshot.has_changed_since(known.pool, age, cx.millis))
+}
+
+/// What counts an entry of a class that gave way.
+const fn evicted(class: EvictClass) -> Counter {
+    match class {
+        EvictClass::HalfOpen => Counter::FlowEvictedHalfOpen,
+        EvictClass::Adopted => Counter::FlowEvictedAdopted,
+        EvictClass::Closing => Counter::FlowEvictedClosing,
+        EvictClass::Own => Counter::FlowEvictedOwn,
+        EvictClass::Kept => Counter::FlowEvictedKept,
+    }
 }

@@ -43,7 +43,7 @@ pub struct Context<'a> {
     pub counters: &'a WorkerCounters,
     /// The time.
     pub now: Tick,
-    /// The same time, finer: milliseconds since any moment, never backwards. Rates are measured by it.
+    /// The same time, finer: in milliseconds of the same clock, never backwards. Rates are measured by it.
     pub millis: u64,
     /// The port the burst came from.
     pub port: PortId,

@@ -35,9 +35,12 @@ pub(super) fn decide(slot: &mut Slot, found: &Found, frame: &[u8], cx: &Context<
         advance(slot, &entry, &options, cx)
     };
     next.tick = cx.now;
-    if next != entry {
-        // Where another worker changed the entry meanwhile, its change stands: the next packet sees it.
-        let _ = cx.tables.flows.update(found, next);
+    if entry.tick != cx.now && !next.state.is_half_open() && !next.state.is_closing() {
+        next = decide::compare(slot, next, cx);
+    }
+    // Where another worker changed the entry meanwhile, its change stands: the next packet sees it.
+    if next != entry && cx.tables.flows.update(found, next) && next.moved && !entry.moved && !entry.joins() {
+        cx.counters.add(Counter::FlowMoved, 1);
     }
     slot.forward(Reason::Flow, entry.backend);
 }
@@ -57,7 +60,8 @@ fn close(entry: &FlowEntry, options: &Options, cx: &Context<'_>) -> FlowEntry {
             cx.counters.add(Counter::TokenClosing, 1);
         }
     }
-    FlowEntry { state, ..*entry }
+    // A join stays where its token was until it is over: its backend may be another than Maglev's.
+    FlowEntry { state, moved: entry.moved || entry.state == FlowState::Joined, ..*entry }
 }
 
 /// Whether the options end the whole connection: DATA_FIN, or FASTCLOSE with the key the token came from

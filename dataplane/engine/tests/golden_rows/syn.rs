@@ -171,12 +171,14 @@ fn again(s: &Scene) -> Vec<Row> {
                 syn(&flow).into(),
                 Step::Wait(17),
             ])
-            .forward(Reason::Flow, "web", "b2"),
+            .forward(Reason::Flow, "web", "b2")
+            .moves(&[C::FlowMoved]),
     ]
 }
 
 fn known(s: &Scene) -> Vec<Row> {
     let flow = s.flow("b2", port::WEB);
+    let drained = || set_state("b2", 12, BackendState::Draining);
     let flow_row = |what, steps, packet| {
         let (steps, packet): (Vec<Step>, packet::build::PacketBuilder) = (steps, packet);
         row(what, packet).after(steps).forward(Reason::Flow, "web", "b2")
@@ -192,6 +194,18 @@ fn known(s: &Scene) -> Vec<Row> {
             "an ACK after the FIN",
             established().into_iter().chain([of(&flow).fin(ISN.wrapping_add(1), 1).into()]).collect(),
             segment(&flow, 1),
+        ),
+        row("the first packet in a later tick of a flow whose backend drains", segment(&flow, 0))
+            .after(established().into_iter().chain([drained(), Step::Wait(40)]).collect::<Vec<_>>())
+            .forward(Reason::Flow, "web", "b2")
+            .moves(&[C::FlowMoved]),
+        flow_row(
+            "the second one",
+            established()
+                .into_iter()
+                .chain([drained(), Step::Wait(40), segment(&flow, 0).into(), Step::Wait(40)])
+                .collect(),
+            segment(&flow, 0),
         ),
         flow_row("a SYN/ACK on a known flow", established(), of(&flow).syn_ack(ISN, 1)),
         flow_row("an adopted flow", vec![segment(&flow, 0).into()], segment(&flow, 9).payload(b"more")),

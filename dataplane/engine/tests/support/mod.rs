@@ -261,7 +261,8 @@ impl World {
 
     /// The second phase: the model as it is now.
     pub fn publish(&mut self) {
-        self.snapshot = Snapshot::of_model(&self.model, &self.site, self.snapshot.generation + 1);
+        let generation = self.snapshot.generation + 1;
+        self.snapshot = self.snapshot.following(&self.model, &self.site, generation, self.seconds * 1000);
     }
 
     /// Forgets removed backends that no entry holds, as the manager does after a census.
@@ -321,7 +322,7 @@ impl World {
                 tables: &self.tables,
                 counters: &self.counters,
                 now: Tick::from_seconds(self.seconds),
-                millis: elapsed,
+                millis: self.seconds * 1000,
                 port: PortId(0),
             };
             while self.sweeper.advance(elapsed, LINES_PER_CALL, &cx) {}
