@@ -10,6 +10,8 @@
 //! | `GET /v1/drops`             |                   | list of [`DropRow`] |
 //! | `POST /v1/backends`         | [`AddBackend`]    | [`Changed`]         |
 //! | `POST /v1/backends/remove`  | [`RemoveBackend`] | [`Changed`]         |
+//! | `POST /v1/backends/drain`   | [`NamedBackend`]  | [`Changed`]         |
+//! | `POST /v1/backends/undrain` | [`NamedBackend`]  | [`Changed`]         |
 //! | `POST /v1/backends/weight`  | [`WeighBackend`]  | [`Changed`]         |
 //! | `POST /v1/reload`           |                   | [`Changed`]         |
 //!
@@ -29,10 +31,11 @@ use ipc::message::{Event, Name};
 use tokio::sync::Mutex;
 
 use crate::control::{ChangeError, Control};
+use crate::deadline::{Deadline, MAX_SPAN, say_span};
 use crate::overrides::{self, Overrides};
 use crate::session::{Outcome, Session};
-use crate::table;
 use crate::view::*;
+use crate::{problem, table};
 
 /// What every request sees.
 pub struct Api {
@@ -68,6 +71,8 @@ pub fn router(control: Arc<Control>, session: Session) -> Router {
         .route("/v1/vips", get(vips))
         .route("/v1/backends", get(backends).post(add))
         .route("/v1/backends/remove", post(remove))
+        .route("/v1/backends/drain", post(drain))
+        .route("/v1/backends/undrain", post(undrain))
         .route("/v1/backends/weight", post(weigh))
         .route("/v1/tokens", get(tokens))
         .route("/v1/tokens/{token}", get(token_owners))
@@ -100,7 +105,9 @@ async fn status(Shared(api): Shared<Arc<Api>>) -> Json<Status> {
     if let Ok(view) = &view {
         table::fill_status(view, &mut dataplane);
     }
+    let problems = problem::all(&api.control, &dataplane, view.as_ref().ok());
     Json(Status {
+        problems,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         config: api.control.path().display().to_string(),
@@ -163,12 +170,11 @@ async fn add(Shared(api): Shared<Arc<Api>>, body: Body<AddBackend>) -> Answer<Ch
     let weight = request.weight.unwrap_or(100);
     let name = parse_name(&request.name)?;
     let backend = overrides::backend(name, &request.address, request.mac.as_deref(), weight).map_err(bad)?;
-    let said = format!("backend `{name}` added");
-    api.change(said, |config, overrides| {
+    api.change(|config, overrides| {
         let pool = the_pool(config, request.pool.as_deref())?;
         config.check_backend(&pool, &backend)?;
         overrides.add(pool, backend);
-        Ok(())
+        Ok((pool, format!("backend `{name}` added")))
     })
     .await
 }
@@ -176,17 +182,70 @@ async fn add(Shared(api): Shared<Arc<Api>>, body: Body<AddBackend>) -> Answer<Ch
 async fn remove(Shared(api): Shared<Arc<Api>>, body: Body<RemoveBackend>) -> Answer<Changed> {
     let Json(request) = body?;
     let name = parse_name(&request.name)?;
-    let said = format!("backend `{name}` removed; its connections keep it until their end");
-    api.change(said, |config, overrides| {
-        let pool = pool_of(config, request.pool.as_deref(), name)?;
+    let end = match request.deadline_seconds {
+        None => "its connections keep it until their end".to_owned(),
+        Some(0) => "its connections end now".to_owned(),
+        Some(seconds) if seconds <= MAX_SPAN => {
+            format!("its connections keep it for {} at most", say_span(u64::from(seconds)))
+        }
+        Some(_) => return Err(bad(format!("a deadline is at most {} h away", MAX_SPAN / 3600))),
+    };
+    let view = api.session.view().await.ok();
+    let named = request.pool.as_deref();
+    api.change(|config, overrides| {
+        let deadline = request.deadline_seconds.map(Deadline::after);
+        let pool = match pool_of(config, named, name) {
+            Ok(pool) => pool,
+            // One that is removed already may get a deadline yet.
+            Err(missing) => {
+                let pool = view.as_ref().and_then(|view| table::pool_of_removed(view, named, name));
+                let pool = pool.filter(|pool| config.pools.iter().any(|other| other.name == *pool));
+                let pool = pool.ok_or(missing)?;
+                if deadline.is_none() {
+                    return Err(format!(
+                        "backend `{name}` is removed already; give --deadline or --now to end its connections"
+                    ));
+                }
+                overrides.remove(pool, name, deadline);
+                return Ok((pool, format!("backend `{name}` was removed before; {end}")));
+            }
+        };
         let alone = |other: &config::Pool| other.name == pool && other.backends.len() == 1;
         if config.pools.iter().any(alone) {
             return Err(format!(
-                "backend `{name}` is the last of pool `{pool}`; add another first, or give it weight 0"
+                "backend `{name}` is the last of pool `{pool}`; add another first, or drain it"
             ));
         }
-        overrides.remove(pool, name);
-        Ok(())
+        overrides.remove(pool, name, deadline);
+        Ok((pool, format!("backend `{name}` removed; {end}")))
+    })
+    .await
+}
+
+async fn drain(Shared(api): Shared<Arc<Api>>, body: Body<NamedBackend>) -> Answer<Changed> {
+    let Json(request) = body?;
+    let name = parse_name(&request.name)?;
+    api.change(|config, overrides| {
+        let pool = pool_of(config, request.pool.as_deref(), name)?;
+        overrides.drain(pool, name, true);
+        let mut said = format!("backend `{name}` drains: it keeps its connections and gets no new ones");
+        if !overrides.takes_new(config, pool) {
+            said.push_str(&format!(
+                "; no backend of pool `{pool}` is left to take new connections, which are dropped"
+            ));
+        }
+        Ok((pool, said))
+    })
+    .await
+}
+
+async fn undrain(Shared(api): Shared<Arc<Api>>, body: Body<NamedBackend>) -> Answer<Changed> {
+    let Json(request) = body?;
+    let name = parse_name(&request.name)?;
+    api.change(|config, overrides| {
+        let pool = pool_of(config, request.pool.as_deref(), name)?;
+        overrides.drain(pool, name, false);
+        Ok((pool, format!("backend `{name}` takes new connections")))
     })
     .await
 }
@@ -195,10 +254,10 @@ async fn weigh(Shared(api): Shared<Arc<Api>>, body: Body<WeighBackend>) -> Answe
     let Json(request) = body?;
     let name = parse_name(&request.name)?;
     config::check_weight(request.weight).map_err(bad)?;
-    let said = format!("backend `{name}` has weight {}", request.weight);
-    api.change(said, |config, overrides| {
-        overrides.weight(pool_of(config, request.pool.as_deref(), name)?, name, request.weight);
-        Ok(())
+    api.change(|config, overrides| {
+        let pool = pool_of(config, request.pool.as_deref(), name)?;
+        overrides.weight(pool, name, request.weight);
+        Ok((pool, format!("backend `{name}` has weight {}", request.weight)))
     })
     .await
 }
@@ -211,18 +270,18 @@ async fn reload(Shared(api): Shared<Arc<Api>>) -> Answer<Changed> {
         .map_err(|problems| bad(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let said =
         std::iter::once("configuration reloaded".to_owned()).chain(notes).collect::<Vec<_>>().join("; ");
-    finish(said, api.session.sync().await)
+    finish(None, said, api.session.sync().await)
 }
 
 impl Api {
-    /// Makes a change, pushes it, and takes it back if the data plane refuses it.
+    /// Makes a change, pushes it, and takes it back if the data plane refuses it. The edit says which pool it was
+    /// about and what was done.
     async fn change(
         &self,
-        said: String,
-        edit: impl FnOnce(&Config, &mut Overrides) -> Result<(), String>,
+        edit: impl FnOnce(&Config, &mut Overrides) -> Result<(Name, String), String>,
     ) -> Answer<Changed> {
         let _turn = self.changing.lock().await;
-        let before = self.control.change(edit).map_err(|error| match error {
+        let (before, (pool, said)) = self.control.change(edit).map_err(|error| match error {
             ChangeError::Invalid(sentence) => bad(sentence),
             ChangeError::NotKept(error) => Error(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         })?;
@@ -233,22 +292,22 @@ impl Api {
             // What the data plane has is the state before; this says so to the status.
             self.session.sync().await;
         }
-        finish(said, outcome)
+        finish(Some(pool), said, outcome)
     }
 }
 
-fn finish(said: String, outcome: Outcome) -> Answer<Changed> {
-    match outcome {
+fn finish(pool: Option<Name>, said: String, outcome: Outcome) -> Answer<Changed> {
+    let (applied, generation, message) = match outcome {
         Outcome::Applied { generation } => {
-            let message = format!("{said} (generation {generation})");
-            Ok(Json(Changed { applied: true, generation: Some(generation), message }))
+            (true, Some(generation), format!("{said} (generation {generation})"))
         }
         Outcome::Waiting(reason) => {
             let message = format!("{said}; kept, and applied as soon as there is a data plane: {reason}");
-            Ok(Json(Changed { applied: false, generation: None, message }))
+            (false, None, message)
         }
-        Outcome::Refused(reason) => Err(Error(StatusCode::CONFLICT, reason)),
-    }
+        Outcome::Refused(reason) => return Err(Error(StatusCode::CONFLICT, reason)),
+    };
+    Ok(Json(Changed { applied, generation, pool: pool.map(|pool| pool.to_string()), message }))
 }
 
 fn bad(sentence: String) -> Error {

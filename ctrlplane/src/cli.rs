@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::deadline::parse_span;
 
 /// The slow process of Weft: reads weft.toml, tells the data plane, serves weftctl.
 ///
@@ -33,7 +36,7 @@ pub enum CtrlplaneCommand {
 /// The operator's tool of Weft.
 ///
 /// Exit codes: 0 done; 1 refused, or the checked file has problems; 2 bad command line; 3 weft-ctrlplane is not
-/// running; 4 weft-ctrlplane runs, but weft-dataplane does not.
+/// running; 4 weft-ctrlplane runs, but weft-dataplane does not; 5 the deadline came before the last connection ended.
 #[derive(Debug, Parser)]
 #[command(name = "weftctl", version)]
 pub struct WeftctlCli {
@@ -95,12 +98,43 @@ pub enum BackendCommand {
         override_usage = "weftctl backend add [POOL] NAME --address ADDRESS [--address ADDRESS] [--mac MAC] [--weight WEIGHT]"
     )]
     Add(AddArgs),
-    /// Remove one. Its connections keep it until their end.
-    #[command(override_usage = "weftctl backend remove [POOL] NAME")]
+    /// Give one no new connections; those it has go on, joins included.
+    #[command(override_usage = "weftctl backend drain [POOL] NAME [--pool POOL] [--wait] [--deadline SPAN]")]
+    Drain {
+        /// Which.
+        #[command(flatten)]
+        backend: BackendName,
+        /// Wait until it has no flows and no tokens left.
+        #[arg(long)]
+        wait: bool,
+        /// Wait so long at most, like 90s, 10m or 2h; then exit with code 5, the backend goes on draining.
+        #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+        deadline: Option<Duration>,
+    },
+    /// Give a draining one new connections again.
+    #[command(override_usage = "weftctl backend undrain [POOL] NAME [--pool POOL]")]
+    Undrain {
+        /// Which.
+        #[command(flatten)]
+        backend: BackendName,
+    },
+    /// Remove one. Its connections keep it until their end, or the deadline.
+    #[command(
+        override_usage = "weftctl backend remove [POOL] NAME [--pool POOL] [--deadline SPAN | --now] [--wait]"
+    )]
     Remove {
-        /// The pool, unless NAME is unique among pools; then the backend.
-        #[arg(value_name = "[POOL] NAME", num_args = 1..=2, required = true)]
-        names: Vec<String>,
+        /// Which.
+        #[command(flatten)]
+        backend: BackendName,
+        /// End its connections after this time, like 90s, 10m or 2h.
+        #[arg(long, value_name = "SPAN", value_parser = parse_span, conflicts_with = "now")]
+        deadline: Option<Duration>,
+        /// End its connections at once.
+        #[arg(long)]
+        now: bool,
+        /// Wait until nothing of it is left.
+        #[arg(long)]
+        wait: bool,
     },
     /// Give one another weight, 0 to 1000. 0 takes no new connections.
     #[command(override_usage = "weftctl backend weight [POOL] NAME WEIGHT")]
@@ -109,6 +143,17 @@ pub enum BackendCommand {
         #[arg(value_name = "[POOL] NAME WEIGHT", num_args = 2..=3, required = true)]
         names: Vec<String>,
     },
+}
+
+/// Which backend.
+#[derive(Debug, Args)]
+pub struct BackendName {
+    /// The pool, unless NAME is unique among pools; then the backend.
+    #[arg(value_name = "[POOL] NAME", num_args = 1..=2, required = true)]
+    pub names: Vec<String>,
+    /// The pool, in place of a first name.
+    #[arg(long)]
+    pub pool: Option<String>,
 }
 
 /// A backend to add.

@@ -3,16 +3,17 @@
 //! One lock around all of it, held for moments and never across an await. Whoever changes something raises
 //! the revision and notifies; the session pushes what the latest revision says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use config::{Config, Problem};
+use config::{Config, NextHop, Problem};
 use ipc::message::{Name, Refusal};
 use tokio::sync::Notify;
 
 use crate::overrides::{Overrides, OverridesError};
+use crate::reconcile::Deadlines;
 use crate::state::State;
 
 /// Name of the file of run-time changes, in the runtime directory.
@@ -31,6 +32,15 @@ pub struct LinkStatus {
     pub revision: u64,
     /// Why it refused the last batch, if it did.
     pub refused: Option<String>,
+}
+
+/// How a backend without a MAC in the configuration is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Through whom; `None` where no port reaches it.
+    pub way: Option<NextHop>,
+    /// The next hop's MAC, once the kernel knows it.
+    pub mac: Option<[u8; 6]>,
 }
 
 /// Everything the control plane knows.
@@ -100,15 +110,23 @@ impl Control {
         inner.overrides.apply(&inner.file)
     }
 
-    /// What the data plane should have, and the revision of it. A refusal would be a bug of ours, found before
-    /// anything is pushed.
-    pub fn desired(&self) -> (u64, Result<State, Refusal>) {
+    /// What the data plane should have, the revision of it, and the deadlines of what it should not have. A refusal
+    /// would be a bug of ours, found before anything is pushed.
+    pub fn desired(&self) -> (u64, Result<State, Refusal>, Deadlines) {
         let inner = self.lock();
         let mut config = inner.overrides.apply(&inner.file);
-        for backend in config.pools.iter_mut().flat_map(|pool| &mut pool.backends) {
-            backend.mac = backend.mac.or_else(|| inner.neighbour(backend));
+        let hops = inner.next_hops(&config);
+        for pool in &mut config.pools {
+            for backend in &mut pool.backends {
+                let hop = hops.get(&(pool.name, backend.name));
+                backend.mac = backend.mac.or_else(|| hop.and_then(|hop| hop.mac));
+            }
         }
-        (inner.revision, State::of(config.commands()))
+        let state = State::of(config.commands()).map(|mut state| {
+            inner.overrides.mark(&mut state);
+            state
+        });
+        (inner.revision, state, inner.overrides.deadlines())
     }
 
     /// Reads the file again. A bad file changes nothing. Returns what the operator should know.
@@ -122,7 +140,8 @@ impl Control {
             }
         };
         let mut inner = self.lock();
-        let mut notes = inner.overrides.tidy(&file);
+        let mut notes = renamed(&inner.file, &file);
+        notes.extend(inner.overrides.tidy(&file));
         if file.dataplane != inner.file.dataplane {
             notes.push(
                 "[dataplane] changed: restart weft-dataplane and weft-ctrlplane for that part".to_owned(),
@@ -140,21 +159,21 @@ impl Control {
     }
 
     /// Edits the changes made at run time: valid as a whole, kept on disk, or not made. Returns the changes as
-    /// they were, for [`Self::restore`].
-    pub fn change(
+    /// they were, for [`Self::restore`], and what the edit says.
+    pub fn change<T>(
         &self,
-        edit: impl FnOnce(&Config, &mut Overrides) -> Result<(), String>,
-    ) -> Result<Overrides, ChangeError> {
+        edit: impl FnOnce(&Config, &mut Overrides) -> Result<T, String>,
+    ) -> Result<(Overrides, T), ChangeError> {
         let mut inner = self.lock();
         let mut overrides = inner.overrides.clone();
-        edit(&inner.overrides.apply(&inner.file), &mut overrides).map_err(ChangeError::Invalid)?;
+        let said = edit(&inner.overrides.apply(&inner.file), &mut overrides).map_err(ChangeError::Invalid)?;
         if let Some(note) = overrides.tidy(&inner.file).into_iter().next() {
             return Err(ChangeError::Invalid(note));
         }
         overrides.save(&self.overrides_path)?;
         let before = std::mem::replace(&mut inner.overrides, overrides);
         self.raise(inner);
-        Ok(before)
+        Ok((before, said))
     }
 
     /// Takes a change back that the data plane refused.
@@ -166,16 +185,17 @@ impl Control {
         Ok(())
     }
 
-    /// The addresses to find in the kernel's neighbour table: those of backends without a MAC in the
-    /// configuration, and whether one is known already.
-    pub fn wanted_neighbours(&self) -> Vec<(IpAddr, bool)> {
+    /// The addresses to find in the kernel's neighbour table: next hops to backends without a MAC in the
+    /// configuration, and whether each is known already.
+    pub fn wanted_neighbours(&self) -> BTreeMap<IpAddr, bool> {
         let inner = self.lock();
         let config = inner.overrides.apply(&inner.file);
-        let without =
-            config.pools.iter().flat_map(|pool| &pool.backends).filter(|backend| backend.mac.is_none());
+        let backends =
+            config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+        let without = backends.filter(|(_, backend)| backend.mac.is_none());
         without
-            .flat_map(|backend| backend.addresses())
-            .map(|address| (address, inner.neighbours.contains_key(&address)))
+            .flat_map(|(pool, backend)| config.next_hops(pool, backend))
+            .map(|hop| (hop.address, inner.neighbours.contains_key(&hop.address)))
             .collect()
     }
 
@@ -189,9 +209,10 @@ impl Control {
         news
     }
 
-    /// The MAC the kernel knows for a backend without one in the configuration.
-    pub fn neighbour(&self, backend: &config::Backend) -> Option<[u8; 6]> {
-        self.lock().neighbour(backend)
+    /// How each backend without a MAC in the configuration is reached.
+    pub fn next_hops(&self) -> HashMap<(Name, Name), Hop> {
+        let inner = self.lock();
+        inner.next_hops(&inner.overrides.apply(&inner.file))
     }
 
     /// One sentence for each change made at run time.
@@ -199,9 +220,22 @@ impl Control {
         self.lock().overrides.drift()
     }
 
+    /// Whether the data plane is to keep its tables from one start to the next.
+    pub fn keeps_tables(&self) -> bool {
+        self.lock().file.dataplane.keep_tables
+    }
+
+    /// Pools none of whose backends takes new connections.
+    pub fn idle_pools(&self) -> Vec<Name> {
+        let inner = self.lock();
+        let config = inner.overrides.apply(&inner.file);
+        let pools = config.pools.iter().map(|pool| pool.name);
+        pools.filter(|pool| !inner.overrides.takes_new(&config, *pool)).collect()
+    }
+
     /// Whether a backend was added at run time.
     pub fn is_added(&self, pool: Name, name: Name) -> bool {
-        matches!(self.lock().overrides.get(pool, name), Some(crate::overrides::Change::Added(_)))
+        matches!(self.lock().overrides.get(pool, name), Some(crate::overrides::Change::Added { .. }))
     }
 
     /// The first problem of the last reload, if it failed.
@@ -236,9 +270,46 @@ impl Control {
     }
 }
 
+/// A sentence for each backend that came back under another name: to Weft that is another backend.
+fn renamed(before: &Config, after: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    for pool in &after.pools {
+        let Some(old) = before.pools.iter().find(|old| old.name == pool.name) else { continue };
+        let in_both = |name: Name| {
+            let has = |pool: &config::Pool| pool.backends.iter().any(|backend| backend.name == name);
+            has(old) && has(pool)
+        };
+        for backend in pool.backends.iter().filter(|backend| !in_both(backend.name)) {
+            let same = |other: &&config::Backend| {
+                !in_both(other.name)
+                    && (other.address4, other.address6) == (backend.address4, backend.address6)
+            };
+            if let Some(other) = old.backends.iter().find(same) {
+                notes.push(format!(
+                    "backend `{}` of pool `{}` has the addresses that `{}` had: a renamed backend is another one, \
+                     `{}` keeps its connections until their end and `{}` gets new ones",
+                    backend.name, pool.name, other.name, other.name, backend.name
+                ));
+            }
+        }
+    }
+    notes
+}
+
 impl Inner {
-    /// Either address will do: a frame needs one MAC. IPv4 first, so that the choice is stable.
-    fn neighbour(&self, backend: &config::Backend) -> Option<[u8; 6]> {
-        backend.addresses().find_map(|address| self.neighbours.get(&address).copied())
+    fn next_hops(&self, config: &Config) -> HashMap<(Name, Name), Hop> {
+        let mut hops = HashMap::new();
+        for pool in &config.pools {
+            for backend in pool.backends.iter().filter(|backend| backend.mac.is_none()) {
+                let ways = config.next_hops(pool, backend);
+                let resolved = ways.iter().find_map(|way| Some((*way, *self.neighbours.get(&way.address)?)));
+                let (way, mac) = match resolved {
+                    Some((way, mac)) => (Some(way), Some(mac)),
+                    None => (ways.first().copied(), None),
+                };
+                hops.insert((pool.name, backend.name), Hop { way, mac });
+            }
+        }
+        hops
     }
 }

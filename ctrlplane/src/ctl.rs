@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use config::{Config, Problem};
 use hyper::Method;
@@ -10,10 +11,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::cli::{AddArgs, BackendCommand, VipCommand, WeftctlCli, WeftctlCommand};
+use crate::cli::{AddArgs, BackendCommand, BackendName, VipCommand, WeftctlCli, WeftctlCommand};
 use crate::client::{self, ClientError, RUNTIME_DIR, SOCKET};
 use crate::print;
 use crate::view::*;
+use crate::wait::{self, End, Goal, Waiting};
 
 /// Refused, or the checked file has problems.
 const REFUSED: u8 = 1;
@@ -23,6 +25,8 @@ const USAGE: u8 = 2;
 const NO_CONTROL_PLANE: u8 = 3;
 /// weft-ctrlplane runs, weft-dataplane does not.
 const NO_DATA_PLANE: u8 = 4;
+/// The deadline came first.
+const DEADLINE: u8 = 5;
 
 /// Why a command did not do what it was told.
 enum Failed {
@@ -79,15 +83,7 @@ async fn dispatch(cli: &WeftctlCli) -> Result<ExitCode, Failed> {
         WeftctlCommand::Vip(VipCommand::List) => {
             ctl.show("/v1/vips", |rows: Vec<VipRow>| print::vips(&rows)).await?
         }
-        WeftctlCommand::Backend(BackendCommand::List) => {
-            ctl.show("/v1/backends", |rows: Vec<BackendRow>| print::backends(&rows)).await?;
-        }
-        WeftctlCommand::Backend(BackendCommand::Add(args)) => ctl.add(args).await?,
-        WeftctlCommand::Backend(BackendCommand::Remove { names }) => {
-            let (pool, name) = pool_and_name(names)?;
-            ctl.change("/v1/backends/remove", &RemoveBackend { pool, name }).await?;
-        }
-        WeftctlCommand::Backend(BackendCommand::Weight { names }) => ctl.weight(names).await?,
+        WeftctlCommand::Backend(command) => return ctl.backend(command).await,
         WeftctlCommand::Tokens { token: None } => {
             ctl.show("/v1/tokens", |summary: TokenSummary| print::tokens(&summary)).await?;
         }
@@ -124,12 +120,78 @@ fn pool_and_name(names: &[String]) -> Result<(Option<String>, String), Failed> {
     }
 }
 
-struct Ctl {
-    socket: PathBuf,
-    json: bool,
+/// The same, where `--pool` may say the pool.
+fn named(backend: &BackendName) -> Result<(Option<String>, String), Failed> {
+    match (&backend.names[..], &backend.pool) {
+        ([name], Some(pool)) => Ok((Some(pool.clone()), name.clone())),
+        (_, Some(_)) => Err(Failed::Usage("give the pool once, before the name or by --pool".to_owned())),
+        (names, None) => pool_and_name(names),
+    }
+}
+
+/// Where to ask, and how to print.
+pub(crate) struct Ctl {
+    pub socket: PathBuf,
+    pub json: bool,
 }
 
 impl Ctl {
+    async fn backend(&self, command: &BackendCommand) -> Result<ExitCode, Failed> {
+        match command {
+            BackendCommand::List => {
+                self.show("/v1/backends", |rows: Vec<BackendRow>| print::backends(&rows)).await?;
+            }
+            BackendCommand::Add(args) => self.add(args).await?,
+            BackendCommand::Drain { backend, wait, deadline } => {
+                let (pool, name) = named(backend)?;
+                let body = NamedBackend { pool, name };
+                let changed = self.post("/v1/backends/drain", &body).await?;
+                if !wait && deadline.is_none() {
+                    self.say_changed(&changed);
+                } else {
+                    return self.wait(Goal::Drained, body.name, changed, *deadline).await;
+                }
+            }
+            BackendCommand::Undrain { backend } => {
+                let (pool, name) = named(backend)?;
+                self.change("/v1/backends/undrain", &NamedBackend { pool, name }).await?;
+            }
+            BackendCommand::Remove { backend, deadline, now, wait } => {
+                let (pool, name) = named(backend)?;
+                let span = if *now { Some(Duration::ZERO) } else { *deadline };
+                let deadline_seconds = span.map(|span| u32::try_from(span.as_secs()).unwrap_or(u32::MAX));
+                let body = RemoveBackend { pool, name, deadline_seconds };
+                let changed = self.post("/v1/backends/remove", &body).await?;
+                if *wait {
+                    return self.wait(Goal::Gone, body.name, changed, None).await;
+                }
+                self.say_changed(&changed);
+            }
+            BackendCommand::Weight { names } => self.weight(names).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Waits for what a change brings about.
+    async fn wait(
+        &self,
+        goal: Goal,
+        name: String,
+        changed: Changed,
+        deadline: Option<Duration>,
+    ) -> Result<ExitCode, Failed> {
+        if !changed.applied {
+            return Err(Failed::Client(ClientError::NoDataplane(changed.message)));
+        }
+        let pool = changed.pool.clone().unwrap_or_default();
+        let waiting = Waiting { goal, pool, name, deadline };
+        Ok(ExitCode::from(match wait::wait(self, &waiting, &changed).await? {
+            End::Reached => 0,
+            End::Deadline => DEADLINE,
+            End::Changed => REFUSED,
+        }))
+    }
+
     async fn status(&self) -> Result<ExitCode, Failed> {
         let value = client::request(&self.socket, Method::GET, "/v1/status", None::<&()>).await?;
         let status: Status = decode(value.clone())?;
@@ -155,14 +217,27 @@ impl Ctl {
         Ok(())
     }
 
+    /// Asks for a value.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        decode(client::request(&self.socket, Method::GET, path, None::<&()>).await?)
+    }
+
+    async fn post(&self, path: &str, body: &impl Serialize) -> Result<Changed, Failed> {
+        Ok(decode(client::request(&self.socket, Method::POST, path, Some(body)).await?)?)
+    }
+
     async fn change(&self, path: &str, body: &impl Serialize) -> Result<(), Failed> {
-        let value = client::request(&self.socket, Method::POST, path, Some(body)).await?;
-        if self.json {
-            print_json(&value);
-        } else {
-            say(&format!("{}\n", decode::<Changed>(value)?.message));
-        }
+        let changed = self.post(path, body).await?;
+        self.say_changed(&changed);
         Ok(())
+    }
+
+    fn say_changed(&self, changed: &Changed) {
+        if self.json {
+            print_json(&json!(changed));
+        } else {
+            say(&format!("{}\n", changed.message));
+        }
     }
 
     async fn add(&self, args: &AddArgs) -> Result<(), Failed> {
@@ -193,7 +268,7 @@ fn decode<T: DeserializeOwned>(value: Value) -> Result<T, ClientError> {
 
 /// Writes to standard output. A reader that went away (`weftctl ... | head`) has what it wanted; anything else, a
 /// full disk for example, is one sentence and exit code 1.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) else { return };
     if error.kind() == std::io::ErrorKind::BrokenPipe {

@@ -1,12 +1,19 @@
-//! MAC addresses of backends that have none in the configuration, from the kernel's neighbour table.
+//! MAC addresses of next hops to backends that have none in the configuration, from the kernel's neighbour table.
 //!
-//! The kernel resolves and keeps watch; we only make it do so (a UDP datagram to the discard port, RFC 863, is
-//! the smallest thing that provokes ARP or neighbour discovery) and listen. What was once resolved is kept when
-//! the kernel forgets it: a stale MAC serves better than none, and a new one comes as news.
+//! The kernel resolves; we make it do so, and listen. It keeps watch only over neighbours it sends to itself, and it
+//! sends nothing to backends: Weft does, past it. So a neighbour that took another MAC address would stay in its
+//! table as it was. Therefore:
+//! - what has no usable entry is resolved by a UDP datagram to the discard port (RFC 863), the smallest thing that
+//!   provokes ARP or neighbour discovery, at once when the kernel says that it failed;
+//! - what has one is probed every [`PROBE`]: its entry is put into the kernel's state "probe" (RFC 4861 section
+//!   7.3.3, and the same for ARP), in which the kernel asks that very MAC address three times, a second apart. Where
+//!   nobody answers, the entry fails, and the address is resolved anew.
 //!
-//! Only neighbours on link are found. A backend behind a router needs its `mac` given: the router's.
+//! A new MAC address is so followed within about ten seconds without a word from the neighbour, and at once when it
+//! announces itself. What was once resolved is kept while the kernel knows nothing better: a stale MAC serves better
+//! than none. A backend behind a gateway is reached by the gateway's MAC (`Config::next_hops`).
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +22,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::net::UdpSocket;
@@ -24,12 +31,25 @@ use crate::control::Control;
 
 /// Pause between two tries for what is not resolved.
 const TRY: Duration = Duration::from_secs(1);
-/// Pause between two checks of what is resolved: keeps the kernel's entry alive, so that a change is seen.
-const REFRESH: Duration = Duration::from_secs(30);
+/// Least pause between two probes of what is resolved.
+const PROBE: Duration = Duration::from_secs(3);
+/// And for each neighbour so much, so that thousands of them are not asked all at once.
+const PROBE_EACH: Duration = Duration::from_millis(5);
 /// Pause before the netlink socket is opened again after it failed.
 const REOPEN: Duration = Duration::from_secs(5);
 /// The discard service.
 const DISCARD: u16 = 9;
+
+/// What is to be done about an entry of the kernel's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Care {
+    /// Nothing: it is configured by hand, or the kernel is at it.
+    Leave,
+    /// Ask whether the MAC is still right.
+    Probe,
+    /// Resolve.
+    Provoke,
+}
 
 /// Resolves for as long as the process lives.
 pub async fn watch(control: Arc<Control>) {
@@ -47,23 +67,24 @@ async fn follow(control: &Control) -> Result<(), rtnetlink::Error> {
     let (connection, handle, mut messages) = new_multicast_connection(&[MulticastGroup::Neigh])
         .map_err(|error| rtnetlink::Error::NamespaceError(error.to_string()))?;
     let connection = tokio::spawn(connection);
-    let mut refreshed: Option<Instant> = None;
+    let mut probed: Option<Instant> = None;
     let result = loop {
-        let refresh = refreshed.is_none_or(|refreshed| refreshed.elapsed() >= REFRESH);
-        if let Err(error) = resolve(control, &handle, refresh).await {
+        let wanted = control.wanted_neighbours();
+        let pause = PROBE.max(PROBE_EACH * u32::try_from(wanted.len()).unwrap_or(u32::MAX));
+        let due = probed.is_none_or(|probed| probed.elapsed() >= pause);
+        let needed = due || wanted.values().any(|known| !known);
+        if needed && let Err(error) = resolve(control, &handle, &wanted, due).await {
             break Err(error);
         }
-        if refresh {
-            refreshed = Some(Instant::now());
+        if due {
+            probed = Some(Instant::now());
         }
         let next_try = tokio::time::sleep(TRY);
         tokio::pin!(next_try);
-        let wanted: HashSet<IpAddr> =
-            control.wanted_neighbours().into_iter().map(|(address, _)| address).collect();
         loop {
             tokio::select! {
                 message = messages.next() => match message {
-                    Some((message, _)) => take_news(control, &wanted, message),
+                    Some((message, _)) => take_news(control, &wanted, message).await,
                     None => break,
                 },
                 () = control.changed() => break,
@@ -78,37 +99,92 @@ async fn follow(control: &Control) -> Result<(), rtnetlink::Error> {
     result
 }
 
-/// Looks up what is wanted, and provokes the kernel into resolving what is not there.
-async fn resolve(control: &Control, handle: &Handle, refresh: bool) -> Result<(), rtnetlink::Error> {
-    let wanted = control.wanted_neighbours();
-    if wanted.iter().any(|(_, known)| !known) || (refresh && !wanted.is_empty()) {
-        let addresses: HashSet<IpAddr> = wanted.iter().map(|(address, _)| *address).collect();
-        let mut table = std::pin::pin!(handle.neighbours().get().execute());
-        while let Some(neighbour) = table.try_next().await? {
-            learn(control, &addresses, &neighbour);
+/// Looks up what is wanted, provokes the kernel into resolving what is not there, and, if `probe`, into asking again
+/// about what is.
+async fn resolve(
+    control: &Control,
+    handle: &Handle,
+    wanted: &BTreeMap<IpAddr, bool>,
+    probe: bool,
+) -> Result<(), rtnetlink::Error> {
+    let mut entries: BTreeMap<IpAddr, (u32, Care)> = BTreeMap::new();
+    let mut table = std::pin::pin!(handle.neighbours().get().execute());
+    while let Some(neighbour) = table.try_next().await? {
+        learn(control, wanted, &neighbour);
+        let Some(address) = destination(&neighbour).filter(|address| wanted.contains_key(address)) else {
+            continue;
+        };
+        let found = (neighbour.header.ifindex, care(&neighbour));
+        // Of two interfaces that know the address, the one that resolved it counts.
+        let entry = entries.entry(address).or_insert(found);
+        if entry.1 == Care::Provoke {
+            *entry = found;
         }
     }
-    for (address, known) in control.wanted_neighbours() {
-        if !known || refresh {
-            provoke(address).await;
+    for address in wanted.keys() {
+        match entries.get(address) {
+            Some((_, Care::Leave)) => {}
+            Some((index, Care::Probe)) if probe => ask_again(handle, *index, *address).await,
+            Some((_, Care::Probe)) => {}
+            Some((_, Care::Provoke)) | None => provoke(*address).await,
         }
     }
     Ok(())
 }
 
-fn take_news(control: &Control, wanted: &HashSet<IpAddr>, message: NetlinkMessage<RouteNetlinkMessage>) {
-    if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(neighbour)) = message.payload {
-        learn(control, wanted, &neighbour);
+/// Puts the kernel's entry into the state in which it asks the neighbour whether it is still there. Without the right
+/// to do so (CAP_NET_ADMIN), a datagram makes the kernel ask once its entry is stale: slower, by up to a minute.
+async fn ask_again(handle: &Handle, index: u32, address: IpAddr) {
+    let request = handle.neighbours().add(index, address).state(NeighbourState::Probe).replace();
+    if let Err(error) = request.execute().await {
+        log::debug!("the kernel does not probe {address} for us: {error}");
+        provoke(address).await;
     }
 }
 
-fn learn(control: &Control, wanted: &HashSet<IpAddr>, neighbour: &NeighbourMessage) {
+async fn take_news(
+    control: &Control,
+    wanted: &BTreeMap<IpAddr, bool>,
+    message: NetlinkMessage<RouteNetlinkMessage>,
+) {
+    if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(neighbour)) = message.payload {
+        learn(control, wanted, &neighbour);
+        let failed = destination(&neighbour).filter(|address| wanted.get(address) == Some(&true));
+        // What was there a moment ago is likely back under another MAC: that must not wait for the next try.
+        if let Some(address) = failed.filter(|_| neighbour.header.state == NeighbourState::Failed) {
+            provoke(address).await;
+        }
+    }
+}
+
+fn learn(control: &Control, wanted: &BTreeMap<IpAddr, bool>, neighbour: &NeighbourMessage) {
     let Some((address, mac)) = resolved(neighbour) else {
         return;
     };
-    if wanted.contains(&address) && control.learn_neighbour(address, mac) {
-        log::info!("backend address {address} is at {}", config::format_mac(mac));
+    if wanted.contains_key(&address) && control.learn_neighbour(address, mac) {
+        log::info!("next hop {address} is at {}", config::format_mac(mac));
     }
+}
+
+fn care(neighbour: &NeighbourMessage) -> Care {
+    match neighbour.header.state {
+        // Noarp: an interface without MAC addresses.
+        NeighbourState::Permanent | NeighbourState::Noarp => Care::Leave,
+        NeighbourState::Incomplete | NeighbourState::Probe => Care::Leave,
+        NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay => Care::Probe,
+        _ => Care::Provoke,
+    }
+}
+
+fn destination(neighbour: &NeighbourMessage) -> Option<IpAddr> {
+    if neighbour.header.flags.contains(NeighbourFlags::Proxy) {
+        return None;
+    }
+    neighbour.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    })
 }
 
 /// The address and MAC of an entry that the kernel itself would send by.
@@ -121,11 +197,7 @@ fn resolved(neighbour: &NeighbourMessage) -> Option<(IpAddr, [u8; 6])> {
             | NeighbourState::Probe
             | NeighbourState::Permanent
     );
-    let address = neighbour.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::V4(*address)),
-        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
-        _ => None,
-    })?;
+    let address = destination(neighbour)?;
     let mac: [u8; 6] = neighbour.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok(),
         _ => None,
@@ -144,7 +216,7 @@ async fn provoke(address: IpAddr) {
         Err(error) => Err(error),
     };
     if let Err(error) = sent {
-        log::debug!("nothing can be sent to backend address {address}: {error}");
+        log::debug!("nothing can be sent to {address}: {error}");
     }
 }
 
@@ -179,5 +251,26 @@ mod tests {
         assert_eq!(resolved(&entry(NeighbourState::Reachable, &[0; 6])), None);
         assert_eq!(resolved(&entry(NeighbourState::Reachable, &[0xff; 6])), None);
         assert_eq!(resolved(&entry(NeighbourState::Reachable, &[2, 0])), None);
+    }
+
+    #[test]
+    fn each_state_of_an_entry_gets_the_care_it_needs() {
+        let care = |state| super::care(&entry(state, &[2, 0, 0, 0, 3, 1]));
+        for state in [NeighbourState::Reachable, NeighbourState::Stale, NeighbourState::Delay] {
+            assert_eq!(care(state), Care::Probe, "nobody else watches over it");
+        }
+        for state in [NeighbourState::Failed, NeighbourState::None] {
+            assert_eq!(care(state), Care::Provoke);
+        }
+        for state in [NeighbourState::Permanent, NeighbourState::Probe, NeighbourState::Incomplete] {
+            assert_eq!(care(state), Care::Leave);
+        }
+    }
+
+    #[test]
+    fn an_address_the_kernel_answers_for_is_no_neighbour() {
+        let mut proxy = entry(NeighbourState::Permanent, &[2, 0, 0, 0, 3, 1]);
+        proxy.header.flags = NeighbourFlags::Proxy;
+        assert_eq!(resolved(&proxy), None);
     }
 }

@@ -2,32 +2,50 @@
 //!
 //! Why a file of their own: the operator's weft.toml is the operator's; a program that rewrites it loses its
 //! comments and its trust. The file here is written whole beside itself and renamed, so that a kill at any
-//! instant leaves the old or the new one. A change that the file has caught up with is no drift any more and
+//! instant leaves the old or the new one ([`stored`]). A change that the file has caught up with is no drift any more and
 //! is dropped ([`Overrides::tidy`]).
 
+mod stored;
+
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use config::{Backend, Config};
-use ipc::message::Name;
-use serde::{Deserialize, Serialize};
+use ipc::message::{BackendState, Name};
 
-/// Version of the file's form.
-const VERSION: u32 = 1;
+use crate::deadline::Deadline;
+use crate::reconcile::Deadlines;
+use crate::state::State;
 
 /// One change to one backend of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The backend is not in the file, or is another there.
-    Added(Backend),
+    Added {
+        /// As it should be.
+        backend: Backend,
+        /// Whether it takes no new connections.
+        draining: bool,
+    },
     /// The backend is in the file and is not wanted now.
-    Removed,
-    /// The backend is in the file with another weight.
-    Weight(u32),
+    Removed {
+        /// When its connections end, too.
+        deadline: Option<Deadline>,
+    },
+    /// The backend is not in the file either, and the data plane is to be told of its removal's deadline.
+    Gone {
+        /// When its connections end.
+        deadline: Deadline,
+    },
+    /// The backend is in the file, but otherwise.
+    Edited {
+        /// Its weight, if not the file's.
+        weight: Option<u32>,
+        /// Whether it takes no new connections.
+        draining: bool,
+    },
 }
 
 /// All changes, by pool and backend.
@@ -58,67 +76,7 @@ pub enum OverridesError {
     },
 }
 
-/// The file, as it is written.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Stored {
-    version: u32,
-    backends: Vec<StoredChange>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredChange {
-    pool: String,
-    name: String,
-    #[serde(flatten)]
-    change: StoredKind,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "change", rename_all = "snake_case")]
-enum StoredKind {
-    Added { address: Vec<IpAddr>, mac: Option<String>, weight: u32 },
-    Removed,
-    Weight { weight: u32 },
-}
-
 impl Overrides {
-    /// Reads the file; none is no changes.
-    pub fn load(path: &Path) -> Result<Self, OverridesError> {
-        let text = match fs::read(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(source) => {
-                return Err(OverridesError::System { path: path.to_owned(), source });
-            }
-        };
-        let damaged = |reason: String| OverridesError::Damaged { path: path.to_owned(), reason };
-        let stored: Stored = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-        if stored.version != VERSION {
-            return Err(damaged(format!("version {} where {VERSION} is known", stored.version)));
-        }
-        let mut changes = BTreeMap::new();
-        for change in stored.backends {
-            let (key, change) = restore(change).map_err(damaged)?;
-            changes.insert(key, change);
-        }
-        Ok(Self { changes })
-    }
-
-    /// Writes the file: whole, beside itself, then renamed.
-    pub fn save(&self, path: &Path) -> Result<(), OverridesError> {
-        let stored = Stored { version: VERSION, backends: self.changes.iter().map(store).collect() };
-        let system = |source: io::Error| OverridesError::System { path: path.to_owned(), source };
-        let mut text = serde_json::to_vec_pretty(&stored).map_err(|error| system(error.into()))?;
-        text.push(b'\n');
-        let beside = path.with_extension("json.new");
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(system)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(system)?;
-        fs::rename(&beside, path).map_err(system)
-    }
-
     /// The configuration as changed: what the data plane should have.
     pub fn apply(&self, file: &Config) -> Config {
         let mut config = file.clone();
@@ -128,32 +86,85 @@ impl Overrides {
             };
             let existing = pool.backends.iter().position(|backend| backend.name == *name);
             match (change, existing) {
-                (Change::Added(backend), Some(index)) => pool.backends[index] = backend.clone(),
-                (Change::Added(backend), None) => pool.backends.push(backend.clone()),
-                (Change::Removed, Some(index)) => drop(pool.backends.remove(index)),
-                (Change::Weight(weight), Some(index)) => pool.backends[index].weight = *weight,
-                (Change::Removed | Change::Weight(_), None) => {}
+                (Change::Added { backend, .. }, Some(index)) => pool.backends[index] = backend.clone(),
+                (Change::Added { backend, .. }, None) => pool.backends.push(backend.clone()),
+                (Change::Removed { .. }, Some(index)) => drop(pool.backends.remove(index)),
+                (Change::Edited { weight: Some(weight), .. }, Some(index)) => {
+                    pool.backends[index].weight = *weight;
+                }
+                _ => {}
             }
         }
         config
     }
 
-    /// Adds a backend, which the caller has checked against the configuration as changed.
-    pub fn add(&mut self, pool: Name, backend: Backend) {
-        self.changes.insert((pool, backend.name), Change::Added(backend));
+    /// Says in `state`, made of the configuration as changed, what a configuration cannot: who drains.
+    pub fn mark(&self, state: &mut State) {
+        for ((pool, name), change) in &self.changes {
+            let (Change::Added { draining: true, .. } | Change::Edited { draining: true, .. }) = change
+            else {
+                continue;
+            };
+            if let Some(backend) = state.pools.get_mut(pool).and_then(|backends| backends.get_mut(name)) {
+                backend.state = BackendState::Draining;
+            }
+        }
     }
 
-    /// Takes a backend out.
-    pub fn remove(&mut self, pool: Name, name: Name) {
-        self.changes.insert((pool, name), Change::Removed);
+    /// The removals made at run time, and in how many seconds the connections of each end.
+    pub fn deadlines(&self) -> Deadlines {
+        let left = |change: &Change| match change {
+            Change::Removed { deadline } => Some(deadline.as_ref().and_then(Deadline::left)),
+            Change::Gone { deadline } => Some(deadline.left()),
+            Change::Added { .. } | Change::Edited { .. } => None,
+        };
+        self.changes.iter().filter_map(|(key, change)| Some((*key, left(change)?))).collect()
+    }
+
+    /// Adds a backend, which the caller has checked against the configuration as changed.
+    pub fn add(&mut self, pool: Name, backend: Backend) {
+        self.changes.insert((pool, backend.name), Change::Added { backend, draining: false });
+    }
+
+    /// Takes a backend out; its connections end by themselves, or at the deadline.
+    pub fn remove(&mut self, pool: Name, name: Name, deadline: Option<Deadline>) {
+        self.changes.insert((pool, name), Change::Removed { deadline });
     }
 
     /// Gives a backend another weight.
     pub fn weight(&mut self, pool: Name, name: Name, weight: u32) {
         match self.changes.get_mut(&(pool, name)) {
-            Some(Change::Added(backend)) => backend.weight = weight,
-            _ => drop(self.changes.insert((pool, name), Change::Weight(weight))),
+            Some(Change::Added { backend, .. }) => backend.weight = weight,
+            Some(Change::Edited { weight: edited, .. }) => *edited = Some(weight),
+            _ => {
+                let change = Change::Edited { weight: Some(weight), draining: false };
+                self.changes.insert((pool, name), change);
+            }
         }
+    }
+
+    /// Says whether a backend drains.
+    pub fn drain(&mut self, pool: Name, name: Name, drains: bool) {
+        match self.changes.get_mut(&(pool, name)) {
+            Some(Change::Added { draining, .. } | Change::Edited { draining, .. }) => *draining = drains,
+            _ => {
+                self.changes.insert((pool, name), Change::Edited { weight: None, draining: drains });
+            }
+        }
+    }
+
+    /// Whether a backend of a pool takes new connections, by the configuration as changed before.
+    pub fn takes_new(&self, config: &Config, pool: Name) -> bool {
+        let config = self.apply(config);
+        let drains = |name: Name| {
+            matches!(
+                self.get(pool, name),
+                Some(Change::Added { draining: true, .. } | Change::Edited { draining: true, .. })
+            )
+        };
+        let mut backends =
+            config.pools.iter().filter(|other| other.name == pool).flat_map(|pool| &pool.backends);
+        backends.any(|backend| backend.weight > 0 && !drains(backend.name))
     }
 
     /// Drops changes that change nothing, now that the file is as it is, and those that would make the whole
@@ -164,17 +175,11 @@ impl Overrides {
         for ((pool, name), change) in std::mem::take(&mut self.changes) {
             let in_file = file.pools.iter().find(|other| other.name == pool);
             let backend = in_file.and_then(|pool| pool.backends.iter().find(|backend| backend.name == name));
-            let same = match &change {
-                Change::Added(added) => backend == Some(added),
-                Change::Removed => backend.is_none(),
-                Change::Weight(weight) => backend.is_none_or(|backend| backend.weight == *weight),
-            };
-            if same {
-                continue;
-            }
+            let Some(change) = settle(change, backend) else { continue };
             let reason = match (&change, in_file) {
+                (Change::Gone { .. }, _) => Ok(()),
                 (_, None) => Err(format!("there is no pool `{pool}` any more")),
-                (Change::Added(added), Some(_)) => {
+                (Change::Added { backend: added, .. }, Some(_)) => {
                     let mut others = kept.apply(file);
                     for other in others.pools.iter_mut().filter(|other| other.name == pool) {
                         other.backends.retain(|backend| backend.name != name);
@@ -199,7 +204,8 @@ impl Overrides {
             config.pools.iter().filter(|pool| pool.backends.is_empty()).map(|pool| pool.name).collect()
         };
         for pool in empty(self.apply(file)) {
-            self.changes.retain(|(other, _), change| *other != pool || *change != Change::Removed);
+            self.changes
+                .retain(|(other, _), change| *other != pool || !matches!(change, Change::Removed { .. }));
             notes.push(format!(
                 "run-time removals in pool `{pool}` dropped: they would leave it without backends"
             ));
@@ -213,47 +219,43 @@ impl Overrides {
 
     /// One sentence for each change, in order.
     pub fn drift(&self) -> Vec<String> {
-        self.changes
-            .iter()
-            .map(|((pool, name), change)| match change {
-                Change::Added(_) => format!("backend {name} of pool {pool} was added at run time"),
-                Change::Removed => format!("backend {name} of pool {pool} was removed at run time"),
-                Change::Weight(weight) => {
-                    format!("backend {name} of pool {pool} has weight {weight} since a change at run time")
-                }
-            })
-            .collect()
+        self.changes.iter().flat_map(|((pool, name), change)| sentences(pool, name, change)).collect()
     }
 }
 
-fn store(((pool, name), change): (&(Name, Name), &Change)) -> StoredChange {
-    let change = match change {
-        Change::Added(backend) => StoredKind::Added {
-            address: backend.addresses().collect(),
-            mac: backend.mac.map(config::format_mac),
-            weight: backend.weight,
-        },
-        Change::Removed => StoredKind::Removed,
-        Change::Weight(weight) => StoredKind::Weight { weight: *weight },
+fn sentences(pool: &Name, name: &Name, change: &Change) -> Vec<String> {
+    let about = |what: String| format!("backend {name} of pool {pool} {what}");
+    let drains = || about("drains since a change at run time".to_owned());
+    let (what, draining) = match change {
+        Change::Added { draining, .. } => (Some("was added at run time".to_owned()), *draining),
+        Change::Removed { .. } => (Some("was removed at run time".to_owned()), false),
+        // The file says the same.
+        Change::Gone { .. } => (None, false),
+        Change::Edited { weight, draining } => {
+            (weight.map(|weight| format!("has weight {weight} since a change at run time")), *draining)
+        }
     };
-    StoredChange { pool: pool.to_string(), name: name.to_string(), change }
+    what.map(about).into_iter().chain(draining.then(drains)).collect()
 }
 
-fn restore(stored: StoredChange) -> Result<((Name, Name), Change), String> {
-    let name = |text: &str| text.parse::<Name>().map_err(|error| error.to_string());
-    let key = (name(&stored.pool)?, name(&stored.name)?);
-    let change = match stored.change {
-        StoredKind::Added { address, mac, weight } => {
-            config::check_weight(weight)?;
-            Change::Added(backend(key.1, &address, mac.as_deref(), weight)?)
+/// What is left of a change, now that the file has this backend, or has none of its name. `None` is nothing.
+fn settle(change: Change, backend: Option<&Backend>) -> Option<Change> {
+    match (change, backend) {
+        (Change::Added { backend: added, draining }, Some(backend)) if added == *backend => {
+            draining.then_some(Change::Edited { weight: None, draining })
         }
-        StoredKind::Removed => Change::Removed,
-        StoredKind::Weight { weight } => {
-            config::check_weight(weight)?;
-            Change::Weight(weight)
+        (Change::Removed { deadline }, None) => {
+            deadline.filter(|deadline| !deadline.is_history()).map(|deadline| Change::Gone { deadline })
         }
-    };
-    Ok((key, change))
+        (Change::Gone { .. }, Some(_)) => None,
+        (Change::Gone { deadline }, None) if deadline.is_history() => None,
+        (Change::Edited { .. }, None) => None,
+        (Change::Edited { weight, draining }, Some(backend)) => {
+            let weight = weight.filter(|weight| *weight != backend.weight);
+            (weight.is_some() || draining).then_some(Change::Edited { weight, draining })
+        }
+        (change, _) => Some(change),
+    }
 }
 
 /// A backend of given addresses: at most one of each family, each one that a host may have.

@@ -2,6 +2,7 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
+use crate::deadline::say_span;
 use crate::view::*;
 
 fn table(header: &[&str], right: &[usize]) -> Table {
@@ -40,6 +41,7 @@ pub fn status(status: &Status) -> String {
     lines.extend(status.dataplane.refused.iter().map(|refused| ("refused", refused.clone())));
     lines.extend(status.reload_problem.iter().map(|problem| ("reload failed", problem.clone())));
     lines.extend(status.unresolved.iter().map(|backend| ("no MAC yet", backend.clone())));
+    lines.extend(status.problems.iter().map(|problem| ("problem", problem.clone())));
     lines.extend(status.drift.iter().map(|drift| ("drift", drift.clone())));
     let mut out: String = lines.iter().map(|(about, said)| format!("{about:<15}{said}\n")).collect();
     if !status.dataplane.counters.is_empty() {
@@ -62,7 +64,8 @@ fn dataplane(dataplane: &DataplaneStatus) -> Vec<Line> {
         ("tokens", format!("{} of {}", tables.tokens, tables.token_capacity)),
     ];
     if let Some(pages) = &tables.pages {
-        lines.push(("tables", format!("{} MiB on pages of kind {pages}", tables.bytes >> 20)));
+        let since = if tables.kept { "kept from the data plane before" } else { "begun empty" };
+        lines.push(("tables", format!("{} MiB on pages of kind {pages}, {since}", tables.bytes >> 20)));
     }
     for port in &dataplane.ports {
         let link = if port.link_up { "up" } else { "down" };
@@ -113,10 +116,17 @@ pub fn backends(rows: &[BackendRow]) -> String {
         ["pool", "name", "address", "mac", "weight", "state", "flows", "tokens", "packets", "bytes", "from"];
     let mut table = table(&header, &[4, 6, 7, 8, 9]);
     for row in rows {
-        let mac = match &row.mac {
-            Some(mac) if row.mac_resolved => format!("{mac} (resolved)"),
-            Some(mac) => mac.clone(),
-            None => "not resolved".to_owned(),
+        let mac = match (&row.mac, &row.via) {
+            (Some(mac), Some(gateway)) => format!("{mac} (via {gateway})"),
+            (Some(mac), None) if row.mac_resolved => format!("{mac} (resolved)"),
+            (Some(mac), None) => mac.clone(),
+            (None, _) => "not resolved".to_owned(),
+        };
+        let is_left = matches!(row.state.as_deref(), Some("removed" | "deleted"));
+        let from = match (is_left, row.added) {
+            (true, _) => "-",
+            (false, true) => "weftctl",
+            (false, false) => "file",
         };
         table.add_row([
             row.pool.clone(),
@@ -124,15 +134,27 @@ pub fn backends(rows: &[BackendRow]) -> String {
             row.address.join(","),
             mac,
             row.weight.to_string(),
-            row.state.clone().unwrap_or_else(|| "-".to_owned()),
+            state(row),
             number(row.flows),
             number(row.tokens),
             number(row.packets),
             number(row.bytes),
-            if row.added { "weftctl" } else { "file" }.to_owned(),
+            from.to_owned(),
         ]);
     }
     text(&table)
+}
+
+/// A backend's state in a word or two: `draining`, `active, no MAC`, `removed, 2m left`.
+fn state(row: &BackendRow) -> String {
+    let mut said = row.state.clone().unwrap_or_else(|| "-".to_owned());
+    if let Some(seconds) = row.deadline_seconds {
+        said.push_str(&format!(", {} left", say_span(u64::from(seconds))));
+    }
+    if row.mac.is_none() {
+        said.push_str(", no MAC");
+    }
+    said
 }
 
 /// `weftctl tokens`.

@@ -4,9 +4,17 @@
 //! their services, pools come before their backends and VIPs, and pools leave last, when no VIP names them and
 //! no backend is in them. Backends leave before others come, so that a full directory can change.
 
-use ipc::message::{Command, Name};
+use std::collections::BTreeMap;
+
+use ipc::message::{BackendState, Command, Event, Name, Presence};
 
 use crate::state::{Backend, State, Vip};
+
+/// Removals made at run time, by pool and backend: seconds until the connections end, `None` for their own end.
+pub type Deadlines = BTreeMap<(Name, Name), Option<u32>>;
+
+/// How far a deadline may be from the one wanted: both are told in whole seconds, at two moments.
+const SLACK: u32 = 5;
 
 /// The desired state, with the MAC addresses the data plane goes by where none is known here (any more): a control
 /// plane that was just started has resolved nothing yet, and a stale MAC serves better than none.
@@ -23,8 +31,33 @@ pub fn keep_resolved(mut desired: State, actual: &State) -> State {
     desired
 }
 
+/// The commands that give removed backends, as a dump tells them, the deadlines they should have. A deadline is part
+/// of a removal, so such a backend comes back and goes again within one batch: nothing is chosen in between.
+pub fn re_deadline(desired: &State, deadlines: &Deadlines, dump: &[Event]) -> Vec<Command> {
+    let mut commands = Vec::new();
+    for event in dump {
+        let Event::Backend { pool, name, address4, address6, mac, weight, presence, deadline, .. } = *event
+        else {
+            continue;
+        };
+        let Some(wanted) = deadlines.get(&(pool, name)) else { continue };
+        let is_near = match (wanted, deadline) {
+            (Some(wanted), Some(told)) => wanted.abs_diff(told) <= SLACK,
+            // One made without a deadline takes none back.
+            (None, _) => true,
+            (Some(_), None) => false,
+        };
+        if presence == Presence::Removed && !is_near && desired.pools.contains_key(&pool) {
+            let state = BackendState::Draining;
+            commands.push(Command::PutBackend { pool, name, address4, address6, mac, weight, state });
+            commands.push(Command::RemoveBackend { pool, name, deadline: *wanted });
+        }
+    }
+    commands
+}
+
 /// The commands that make `actual` into `desired`; none if it is so already.
-pub fn reconcile(desired: &State, actual: &State) -> Vec<Command> {
+pub fn reconcile(desired: &State, actual: &State, deadlines: &Deadlines) -> Vec<Command> {
     let mut commands = Vec::new();
     remove_services(desired, actual, &mut commands);
     for name in actual.vips.keys().filter(|name| !desired.vips.contains_key(name)) {
@@ -33,7 +66,8 @@ pub fn reconcile(desired: &State, actual: &State) -> Vec<Command> {
     for (pool, backends) in &actual.pools {
         let wanted = desired.pools.get(pool);
         for name in backends.keys().filter(|name| !wanted.is_some_and(|wanted| wanted.contains_key(name))) {
-            commands.push(Command::RemoveBackend { pool: *pool, name: *name, deadline: None });
+            let deadline = deadlines.get(&(*pool, *name)).copied().flatten();
+            commands.push(Command::RemoveBackend { pool: *pool, name: *name, deadline });
         }
     }
     for (pool, backends) in &desired.pools {

@@ -12,13 +12,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ipc::control_link::{Answer, ControlLink, ControlLinkError, Dump, Peer};
-use ipc::counters::{CounterReader, GaugeReader};
+use ipc::counters::{CounterReader, Gauge, GaugeReader};
 use ipc::liveness::Lock;
 use ipc::message::{Command, Event};
 use tokio::sync::oneshot;
 
 use crate::control::{Control, LinkStatus};
-use crate::reconcile::{keep_resolved, reconcile};
+use crate::reconcile::{keep_resolved, re_deadline, reconcile};
+use crate::sample::{Sample, Samples};
 use crate::state::State;
 
 /// Pause between two looks at the data plane and at the latest revision.
@@ -52,6 +53,10 @@ pub struct LinkView {
     pub counters: CounterReader,
     /// Its gauges.
     pub gauges: Option<GaugeReader>,
+    /// What it counted a while ago, if it was there.
+    pub before: Option<Sample>,
+    /// How long ago it took over from one that had died, with empty tables; `None` if it did not.
+    pub emptied: Option<Duration>,
 }
 
 enum Request {
@@ -73,7 +78,15 @@ impl Session {
     /// Starts the thread. It holds the lock of the control plane's role until it ends.
     pub fn start(lock: Arc<Lock>, control: Arc<Control>) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (requests, receiver) = channel();
-        let worker = Worker { lock, control, link: None, verified: None };
+        let worker = Worker {
+            lock,
+            control,
+            link: None,
+            verified: None,
+            samples: Samples::default(),
+            ended: false,
+            emptied: None,
+        };
         let thread =
             std::thread::Builder::new().name("weft-link".to_owned()).spawn(move || worker.run(&receiver))?;
         Ok((Self { requests }, thread))
@@ -114,6 +127,12 @@ struct Worker {
     link: Option<ControlLink>,
     /// When the data plane was last found, or made, as it should be.
     verified: Option<Instant>,
+    /// What it counted of late.
+    samples: Samples,
+    /// Whether the data plane that was attached has ended since.
+    ended: bool,
+    /// When a data plane took over from another with empty tables.
+    emptied: Option<Instant>,
 }
 
 impl Worker {
@@ -123,7 +142,7 @@ impl Worker {
             match requests.recv_timeout(LOOK) {
                 // Who asked may have gone away meanwhile; then nobody misses the answer.
                 Ok(Request::Sync(reply)) => drop(reply.send(self.sync())),
-                Ok(Request::View(reply)) => drop(reply.send(self.ask(Self::view))),
+                Ok(Request::View(reply)) => drop(reply.send(self.view())),
                 Ok(Request::FindToken(token, reply)) => {
                     drop(reply.send(self.ask(|link| link.find_token(token, ANSWER))));
                 }
@@ -140,6 +159,9 @@ impl Worker {
         if !self.is_up() || behind || due {
             self.sync();
         }
+        if let Some(link) = self.link.as_ref().filter(|link| link.is_attached()) {
+            self.samples.take(link.counters(), link.gauges());
+        }
     }
 
     fn is_up(&mut self) -> bool {
@@ -150,6 +172,7 @@ impl Worker {
         if link.peer() == Peer::Alive {
             return true;
         }
+        self.ended = true;
         self.lost("weft-dataplane ended; waiting for it to come back".to_owned());
         false
     }
@@ -175,13 +198,17 @@ impl Worker {
             None => self.link.insert(ControlLink::with_lock(self.lock.clone())?),
         };
         link.attach(ATTACH)?;
+        let kept = link.gauges().is_some_and(|gauges| gauges.get(Gauge::TablesKept) != 0);
+        if std::mem::take(&mut self.ended) {
+            self.emptied = (!kept).then(Instant::now);
+        }
         log::info!("attached to weft-dataplane in {}", self.lock.dir().display());
         Ok(())
     }
 
     fn push(&mut self) -> Result<Outcome, ControlLinkError> {
         let link = self.link.as_mut().ok_or(ControlLinkError::NotAttached)?;
-        let (revision, desired) = self.control.desired();
+        let (revision, desired, deadlines) = self.control.desired();
         let desired = match desired {
             Ok(desired) => desired,
             // Nothing is pushed: an empty state in its place would remove every VIP.
@@ -193,7 +220,8 @@ impl Worker {
         let mut actual = State::default();
         dump.records.iter().for_each(|record| actual.observe(record));
         let desired = keep_resolved(desired, &actual);
-        let commands = reconcile(&desired, &actual);
+        let mut commands = reconcile(&desired, &actual, &deadlines);
+        commands.extend(re_deadline(&desired, &deadlines, &dump.records));
         // Generation 0 is "no configuration yet", and drops everything as such: an empty one is still one.
         let (generation, refused) = if commands.is_empty() && dump.generation > 0 {
             (dump.generation, None)
@@ -245,8 +273,11 @@ impl Worker {
         })
     }
 
-    fn view(link: &mut ControlLink) -> Result<LinkView, ControlLinkError> {
-        Ok(LinkView { dump: link.dump(ANSWER)?, counters: link.counters(), gauges: link.gauges() })
+    fn view(&mut self) -> Result<LinkView, String> {
+        let (dump, counters, gauges) =
+            self.ask(|link| Ok((link.dump(ANSWER)?, link.counters(), link.gauges())))?;
+        let before = self.samples.oldest();
+        Ok(LinkView { dump, counters, gauges, before, emptied: self.emptied.map(|when| when.elapsed()) })
     }
 
     /// Notes that there is no link. Said once, however often it is tried again.
@@ -256,6 +287,7 @@ impl Worker {
             log::warn!("{message}");
         }
         self.verified = None;
+        self.samples.clear();
         self.control.set_link(LinkStatus { attached: false, message, revision: 0, ..before });
     }
 }

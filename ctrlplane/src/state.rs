@@ -1,12 +1,14 @@
 //! What a data plane is told, as a value: pools, backends, VIPs, services, by name.
 //!
 //! Desired and actual state are of one type, so that their difference ([`crate::reconcile`]) is a pure function.
-//! [`State::apply`] is the meaning of a command: the data plane's rules, in the order of a batch.
+//! [`State::apply`] is the meaning of a batch: the data plane's rules, held to the engine's by the vectors both are
+//! tested with (`ipc::vectors`). Ids and what is left of removed backends are the data plane's own business.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipc::message::{BackendState, Command, Event, Forward, Name, Protocol, Refusal, UnknownToken};
+use ipc::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES, MAX_VIPS, MAX_WEIGHT};
+use ipc::message::{BackendState, Command, Event, Forward, Name, Presence, Protocol, Refusal, UnknownToken};
 
 /// Everything a data plane balances by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,23 +54,32 @@ pub struct Vip {
 impl State {
     /// The state that commands make of nothing.
     pub fn of(commands: impl IntoIterator<Item = Command>) -> Result<Self, Refusal> {
-        let mut state = Self::default();
-        commands.into_iter().try_for_each(|command| state.apply(command))?;
-        Ok(state)
+        let commands: Vec<Command> = commands.into_iter().collect();
+        Self::default().apply(&commands).map_err(|(_, refusal)| refusal)
     }
 
-    /// Does what a command says, or says why not. Commands that change nothing (`Begin`, `Dump`) are ignored.
-    pub fn apply(&mut self, command: Command) -> Result<(), Refusal> {
+    /// What a batch makes of a state, or the place of the command that cannot hold, and why not; the number of
+    /// commands where only the whole cannot.
+    pub fn apply(&self, commands: &[Command]) -> Result<Self, (u32, Refusal)> {
+        let mut next = self.clone();
+        for (place, command) in (0_u32..).zip(commands) {
+            next.apply_one(*command).map_err(|refusal| (place, refusal))?;
+        }
+        let whole = u32::try_from(commands.len()).unwrap_or(u32::MAX);
+        next.check().map_err(|refusal| (whole, refusal))?;
+        Ok(next)
+    }
+
+    fn apply_one(&mut self, command: Command) -> Result<(), Refusal> {
         match command {
             Command::PutPool { name } => {
+                if self.pools.len() >= MAX_POOLS && !self.pools.contains_key(&name) {
+                    return Err(Refusal::TooManyPools);
+                }
                 self.pools.entry(name).or_default();
             }
             Command::PutBackend { pool, name, address4, address6, mac, weight, state } => {
-                if address4.is_none() && address6.is_none() {
-                    return Err(Refusal::NoAddress);
-                }
-                let backends = self.pools.get_mut(&pool).ok_or(Refusal::UnknownPool)?;
-                backends.insert(name, Backend { address4, address6, mac, weight, state });
+                self.put_backend(pool, name, Backend { address4, address6, mac, weight, state })?;
             }
             Command::PutVip { name, pool, protocol, forward, learn, unknown_token } => {
                 self.put_vip(
@@ -93,30 +104,60 @@ impl State {
         Ok(())
     }
 
-    fn put_vip(&mut self, name: Name, mut vip: Vip) -> Result<(), Refusal> {
-        if !self.pools.contains_key(&vip.pool) {
-            return Err(Refusal::UnknownPool);
+    fn put_backend(&mut self, pool: Name, name: Name, backend: Backend) -> Result<(), Refusal> {
+        if backend.address4.is_none() && backend.address6.is_none() {
+            return Err(Refusal::NoAddress);
         }
+        if backend.weight > MAX_WEIGHT {
+            return Err(Refusal::BadWeight);
+        }
+        let count: usize = self.pools.values().map(BTreeMap::len).sum();
+        let backends = self.pools.get_mut(&pool).ok_or(Refusal::UnknownPool)?;
+        // Id 0 is never given.
+        if count + 1 >= MAX_BACKENDS && !backends.contains_key(&name) {
+            return Err(Refusal::TooManyBackends);
+        }
+        backends.insert(name, backend);
+        Ok(())
+    }
+
+    fn put_vip(&mut self, name: Name, mut vip: Vip) -> Result<(), Refusal> {
         if let Some(old) = self.vips.get(&name) {
-            // Its services would change meaning under it, and might be another VIP's.
-            if old.protocol != vip.protocol && !old.services.is_empty() {
-                return Err(Refusal::VipInUse);
-            }
             vip.services.clone_from(&old.services);
+        } else if self.vips.len() >= MAX_VIPS {
+            return Err(Refusal::TooManyVips);
         }
         self.vips.insert(name, vip);
         Ok(())
     }
 
     fn put_service(&mut self, vip: Name, service: (IpAddr, u16)) -> Result<(), Refusal> {
-        let protocol = self.vips.get(&vip).ok_or(Refusal::UnknownVip)?.protocol;
-        let taken = |(name, other): (&Name, &Vip)| {
-            *name != vip && other.protocol == protocol && other.services.contains(&service)
-        };
-        if self.vips.iter().any(taken) {
-            return Err(Refusal::ServiceTaken);
+        let count: usize = self.vips.values().map(|vip| vip.services.len()).sum();
+        let services = &mut self.vips.get_mut(&vip).ok_or(Refusal::UnknownVip)?.services;
+        let address = service.0;
+        let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+        if address.is_unspecified() || address.is_multicast() || is_broadcast {
+            return Err(Refusal::BadAddress);
         }
-        self.vips.get_mut(&vip).ok_or(Refusal::UnknownVip)?.services.insert(service);
+        if count >= MAX_SERVICES && !services.contains(&service) {
+            return Err(Refusal::TooManyServices);
+        }
+        services.insert(service);
+        Ok(())
+    }
+
+    /// What only the whole can break.
+    fn check(&self) -> Result<(), Refusal> {
+        let mut taken = BTreeSet::new();
+        for vip in self.vips.values() {
+            if !self.pools.contains_key(&vip.pool) {
+                return Err(Refusal::UnknownPool);
+            }
+            let mut services = vip.services.iter();
+            if !services.all(|(address, port)| taken.insert((*address, *port, vip.protocol))) {
+                return Err(Refusal::ServiceTaken);
+            }
+        }
         Ok(())
     }
 
@@ -151,6 +192,8 @@ impl State {
             Event::Pool { name } => {
                 self.pools.entry(name).or_default();
             }
+            // What is left of one that was removed is no part of what is configured.
+            Event::Backend { presence: Presence::Removed | Presence::Deleted, .. } => {}
             Event::Backend { pool, name, address4, address6, mac, weight, state, .. } => {
                 let backend = Backend { address4, address6, mac, weight, state };
                 self.pools.entry(pool).or_default().insert(name, backend);

@@ -1,12 +1,13 @@
 //! From what the control plane intends and the data plane counts to the rows of [`crate::view`].
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use config::Config;
 use ipc::counter::Counter;
 use ipc::counters::{CounterReader, Gauge, GaugeReader, PortGauge, Traffic};
 use ipc::id::{BackendId, VipId};
-use ipc::message::{BackendState, Event, Name};
+use ipc::message::{BackendState, Event, Name, Presence};
 use ipc::reason::Reason;
 
 use crate::control::Control;
@@ -47,7 +48,10 @@ pub(crate) fn fill_status(view: &LinkView, status: &mut DataplaneStatus) {
         token_capacity: gauges.get(Gauge::TokenCapacity),
         bytes: gauges.get(Gauge::TableBytes),
         pages: gauges.table_pages().map(|pages| pages.name().to_owned()),
+        kept: gauges.get(Gauge::TablesKept) != 0,
     };
+    status.mbuf_capacity = gauges.get(Gauge::MbufCapacity);
+    status.mbufs_in_use = gauges.get(Gauge::MbufsInUse);
     status.ports = gauges.ports().map(|port| port_row(gauges, port)).collect();
 }
 
@@ -59,6 +63,7 @@ fn port_row(gauges: &GaugeReader, port: ipc::id::PortId) -> PortRow {
         mac: config::format_mac(mac),
         mtu: value(PortGauge::Mtu),
         link_up: value(PortGauge::LinkUp) != 0,
+        link_downs: value(PortGauge::LinkDowns),
         rx_missed: value(PortGauge::RxMissed),
         rx_errors: value(PortGauge::RxErrors),
         rx_no_mbuf: value(PortGauge::RxNoMbuf),
@@ -76,13 +81,28 @@ fn counted(counters: &CounterReader, counter: Counter) -> CounterRow {
 
 /// Backends without a MAC, `pool/name`.
 pub(crate) fn unresolved(control: &Control) -> Vec<String> {
-    let config = control.effective();
-    let backends =
-        config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-    backends
-        .filter(|(_, backend)| backend.mac.or_else(|| control.neighbour(backend)).is_none())
-        .map(|(pool, backend)| format!("{}/{}", pool.name, backend.name))
-        .collect()
+    let hops = control.next_hops();
+    let mut names = Vec::new();
+    for pool in &control.effective().pools {
+        for backend in &pool.backends {
+            let hop = hops.get(&(pool.name, backend.name));
+            if backend.mac.or_else(|| hop.and_then(|hop| hop.mac)).is_none() {
+                names.push(format!("{}/{}", pool.name, backend.name));
+            }
+        }
+    }
+    names
+}
+
+/// The pool that had a backend of this name which is removed, if there is one and no other.
+pub(crate) fn pool_of_removed(view: &LinkView, named: Option<&str>, name: Name) -> Option<Name> {
+    let mut pools = view.dump.records.iter().filter_map(|event| match event {
+        Event::Backend { pool, name: other, presence: Presence::Removed, .. } if *other == name => {
+            named.is_none_or(|named| named == pool.as_str()).then_some(*pool)
+        }
+        _ => None,
+    });
+    pools.next().filter(|_| pools.next().is_none())
 }
 
 /// Every VIP that should be.
@@ -120,31 +140,36 @@ struct Known {
     tokens: u64,
 }
 
-/// Every backend that should be.
+/// Every backend that should be, then those that are still about.
 pub(crate) fn backends(control: &Control, view: Option<&LinkView>) -> Vec<BackendRow> {
     let known: HashMap<(Name, Name), Known> = records(view)
         .iter()
         .filter_map(|event| match *event {
-            Event::Backend { id, pool, name, state, flows, tokens, .. } => {
+            Event::Backend { id, pool, name, state, flows, tokens, presence: Presence::Present, .. } => {
                 Some(((pool, name), Known { id, state, flows, tokens }))
             }
             _ => None,
         })
         .collect();
+    let hops = control.next_hops();
     let mut rows = Vec::new();
     for pool in &control.effective().pools {
         for backend in &pool.backends {
             let known = known.get(&(pool.name, backend.name));
+            let hop = hops.get(&(pool.name, backend.name));
             let traffic: Option<Traffic> = view.and_then(|view| Some(view.counters.backend(known?.id)));
-            let resolved = if backend.mac.is_none() { control.neighbour(backend) } else { None };
+            let resolved = hop.and_then(|hop| hop.mac);
+            let gateway = hop.and_then(|hop| hop.way).filter(|way| way.beyond.is_some());
             rows.push(BackendRow {
                 pool: pool.name.to_string(),
                 name: backend.name.to_string(),
                 address: backend.addresses().map(|address| address.to_string()).collect(),
                 mac: backend.mac.or(resolved).map(config::format_mac),
                 mac_resolved: resolved.is_some(),
+                via: gateway.map(|way| way.address.to_string()),
                 weight: backend.weight,
                 state: known.map(|known| known.state.to_string()),
+                deadline_seconds: None,
                 added: control.is_added(pool.name, backend.name),
                 flows: known.map(|known| known.flows),
                 tokens: known.map(|known| known.tokens),
@@ -153,7 +178,49 @@ pub(crate) fn backends(control: &Control, view: Option<&LinkView>) -> Vec<Backen
             });
         }
     }
+    rows.extend(view.into_iter().flat_map(removed));
     rows
+}
+
+/// The removed backends whose ids are still taken.
+fn removed(view: &LinkView) -> impl Iterator<Item = BackendRow> {
+    view.dump.records.iter().filter_map(|event| {
+        let Event::Backend {
+            id,
+            pool,
+            name,
+            address4,
+            address6,
+            mac,
+            weight,
+            flows,
+            tokens,
+            presence,
+            deadline,
+            ..
+        } = *event
+        else {
+            return None;
+        };
+        let addresses = [address4.map(IpAddr::V4), address6.map(IpAddr::V6)];
+        let traffic = view.counters.backend(id);
+        (presence != Presence::Present).then(|| BackendRow {
+            pool: pool.to_string(),
+            name: name.to_string(),
+            address: addresses.iter().flatten().map(ToString::to_string).collect(),
+            mac: mac.map(config::format_mac),
+            mac_resolved: false,
+            via: None,
+            weight,
+            state: Some(presence.to_string()),
+            deadline_seconds: deadline,
+            added: false,
+            flows: Some(flows),
+            tokens: Some(tokens),
+            packets: Some(traffic.packets),
+            bytes: Some(traffic.bytes),
+        })
+    })
 }
 
 fn records(view: Option<&LinkView>) -> &[Event] {

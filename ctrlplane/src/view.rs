@@ -14,6 +14,8 @@ pub struct Status {
     pub config: String,
     /// The data plane.
     pub dataplane: DataplaneStatus,
+    /// What is wrong now, or went wrong a moment ago: a sentence for each that says what to do.
+    pub problems: Vec<String>,
     /// One sentence for each change made at run time that the file does not have.
     pub drift: Vec<String>,
     /// Backends without a MAC address, `pool/name`: the data plane drops what is for them.
@@ -39,6 +41,10 @@ pub struct DataplaneStatus {
     pub workers: u64,
     /// Its tables.
     pub tables: Tables,
+    /// Packet buffers (mbufs) there are.
+    pub mbuf_capacity: u64,
+    /// Packet buffers in use.
+    pub mbufs_in_use: u64,
     /// Its ports.
     pub ports: Vec<PortRow>,
     /// Its counters that are not zero, by name.
@@ -60,6 +66,8 @@ pub struct Tables {
     pub bytes: u64,
     /// Pages under them.
     pub pages: Option<String>,
+    /// Whether they are those of the data plane before.
+    pub kept: bool,
 }
 
 /// A port.
@@ -73,6 +81,8 @@ pub struct PortRow {
     pub mtu: u64,
     /// Whether the link is up.
     pub link_up: bool,
+    /// How often the link went down.
+    pub link_downs: u64,
     /// Packets dropped because no worker took them.
     pub rx_missed: u64,
     /// Packets received with an error.
@@ -132,10 +142,15 @@ pub struct BackendRow {
     pub mac: Option<String>,
     /// Whether that is from the kernel's neighbour table.
     pub mac_resolved: bool,
+    /// The gateway whose MAC that is, where the backend is behind one.
+    pub via: Option<String>,
     /// Share of new connections.
     pub weight: u32,
-    /// Whether it takes new connections; null without a data plane, or when that does not have it.
+    /// `active`, `draining` or `down`; `removed` (its connections keep it) or `deleted` (nothing reaches it, its
+    /// entries are being cleared). Null without a data plane, or when that does not have it.
     pub state: Option<String>,
+    /// Seconds until a removed one is deleted, if it has a deadline.
+    pub deadline_seconds: Option<u32>,
     /// Whether it was added at run time.
     pub added: bool,
     /// Flow entries that hold it, at the last sweep.
@@ -213,6 +228,18 @@ pub struct RemoveBackend {
     pub pool: Option<String>,
     /// Its name.
     pub name: String,
+    /// Seconds its connections have; 0 ends them at once, null leaves them to their own end.
+    pub deadline_seconds: Option<u32>,
+}
+
+/// `POST /v1/backends/drain` and `POST /v1/backends/undrain`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedBackend {
+    /// Its pool; may be left out when one pool only has a backend of this name.
+    pub pool: Option<String>,
+    /// Its name.
+    pub name: String,
 }
 
 /// `POST /v1/backends/weight`.
@@ -234,6 +261,8 @@ pub struct Changed {
     pub applied: bool,
     /// Generation of its configuration, if so.
     pub generation: Option<u64>,
+    /// The pool of the backend it was about, if it was about one.
+    pub pool: Option<String>,
     /// A sentence for people.
     pub message: String,
 }

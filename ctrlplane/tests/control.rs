@@ -257,4 +257,103 @@ fn damaged_run_time_changes_are_refused_in_one_sentence() {
     let said = support::Said::of(output);
     assert_eq!((said.code, said.err.lines().count()), (1, 1), "{said:?}");
     assert!(said.err.contains("holds no run-time changes of Weft"), "{said:?}");
+    let left = std::fs::read(place.runtime_dir().join("overrides.json")).unwrap();
+    assert_eq!(left, b"{", "whatever can be saved of it is still there");
+}
+
+#[test]
+fn a_renamed_backend_is_another_one_and_the_reload_says_so() {
+    let place = Place::new();
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    let _ctrlplane = place.ctrlplane();
+    place.wait_in_sync();
+    place.write(&EXAMPLE.replace("name    = \"b2\"", "name    = \"b9\""));
+    let said = place.weftctl(&["reload"]);
+    assert!(
+        said.out.starts_with(
+            "configuration reloaded; backend `b9` of pool `web-servers` has the addresses that `b2` had: a renamed \
+             backend is another one, `b2` keeps its connections until their end and `b9` gets new ones"
+        ),
+        "{said:?}"
+    );
+    assert_eq!(dataplane.state(), of_file(&place));
+    assert_eq!(dataplane.deadline("web-servers", "b2"), Some(None), "removed, without a deadline");
+}
+
+/// More commands than a ring has slots, in one batch, and a dump longer than the other ring.
+#[test]
+fn thousands_of_backends_are_told_reconciled_and_taken_away() {
+    use std::fmt::Write as _;
+    let place = Place::new();
+    let mut text = String::from("[dataplane]\nruntime_dir = \"/run/weft\"\n");
+    for pool in 0..20 {
+        let vip = format!("[[vip]]\nname = \"v{pool}\"\naddress = \"10.9.9.{pool}\"\nport = \"any\"\n");
+        text.push_str(&vip);
+        for backend in 0..200 {
+            let address = format!("10.1.{pool}.{backend}");
+            let mac = format!("02:00:00:01:{pool:02x}:{backend:02x}");
+            write!(
+                text,
+                "[[vip.backend]]\nname = \"b{backend}\"\naddress = \"{address}\"\nmac = \"{mac}\"\n"
+            )
+            .unwrap();
+        }
+    }
+    place.write(&text);
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    let ctrlplane = place.ctrlplane();
+    place.wait_in_sync();
+    assert_eq!(dataplane.state(), of_file(&place));
+    assert_eq!(dataplane.generation(), 1, "one batch");
+    assert_eq!(dataplane.state().pools.values().map(|pool| pool.len()).sum::<usize>(), 4000);
+
+    place.write(&text.replace("address = \"10.1.", "weight = 3\naddress = \"10.1."));
+    assert_eq!(place.weftctl(&["reload"]).code, 0);
+    assert_eq!(dataplane.state(), of_file(&place), "every one of them changed");
+    assert_eq!(dataplane.generation(), 2);
+
+    ctrlplane.kill();
+    let _ctrlplane = place.ctrlplane();
+    place.wait_in_sync();
+    assert_eq!(dataplane.generation(), 2, "there was nothing to say");
+
+    place.write("[dataplane]\nruntime_dir = \"/run/weft\"\n");
+    assert_eq!(place.weftctl(&["reload"]).code, 0);
+    assert_eq!(dataplane.state(), State::default());
+}
+
+#[test]
+fn status_tells_what_happened_of_late_and_what_is_so_now() {
+    use ipc::counter::Counter;
+    use ipc::counters::Gauge;
+    let place = Place::new();
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    let _ctrlplane = place.ctrlplane();
+    place.wait_in_sync();
+    assert_eq!(place.json(&["status"])["problems"], serde_json::json!([]));
+    dataplane.change(|held| {
+        held.count.push((Counter::TxRefused, 12));
+        held.gauges.extend([(Gauge::FlowCapacity, 100), (Gauge::Flows, 97), (Gauge::TablesKept, 1)]);
+    });
+    let problems = || place.json(&["status"])["problems"].as_array().unwrap().clone();
+    wait_until("both are told", || problems().len() == 2);
+    let told = problems();
+    assert_eq!(told[0], "the flow table is 97 % full (97 of 100): raise `flows` in [dataplane]");
+    assert!(told[1].as_str().unwrap().starts_with("12 packets dropped in the last "), "{told:?}");
+    assert_eq!(place.json(&["status"])["dataplane"]["tables"]["kept"], true);
+}
+
+#[test]
+fn a_data_plane_that_comes_back_with_empty_tables_is_a_problem() {
+    let place = Place::new();
+    let first = Dataplane::start(&place.runtime_dir());
+    let _ctrlplane = place.ctrlplane();
+    place.wait_in_sync();
+    let mut held = first.stop();
+    wait_until("it is missed", || place.weftctl(&["status"]).code == 4);
+    held.gauges.push((ipc::counters::Gauge::TablesKept, 0));
+    let _second = Dataplane::start_with(&place.runtime_dir(), held);
+    place.wait_in_sync();
+    let problems = place.json(&["status"])["problems"].to_string();
+    assert!(problems.contains("its tables began empty"), "{problems}");
 }

@@ -21,9 +21,9 @@ fn ip(arguments: &str) {
 }
 
 impl Network {
-    fn new() -> Self {
+    fn new(test: &str) -> Self {
         let id = std::process::id();
-        let network = Self { ours: format!("weft-nb-{id}-a"), theirs: format!("weft-nb-{id}-b") };
+        let network = Self { ours: format!("weft-{test}-{id}-a"), theirs: format!("weft-{test}-{id}-b") };
         let Self { ours, theirs } = &network;
         for namespace in [ours, theirs] {
             ip(&format!("netns add {namespace}"));
@@ -42,6 +42,28 @@ impl Network {
     }
 }
 
+impl Network {
+    /// A control plane in our namespace.
+    fn ctrlplane(&self, place: &Place) -> support::Ctrlplane {
+        let mut process = Process::new("ip");
+        process.args(["netns", "exec", &self.ours, env!("CARGO_BIN_EXE_weft-ctrlplane")]);
+        place.ctrlplane_by(process)
+    }
+}
+
+fn may_make_namespaces() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        assert!(
+            std::env::var_os("WEFT_REQUIRE_ALL").is_none_or(|value| value != "1"),
+            "namespaces need root"
+        );
+        // Not `eprintln!`, which the test harness keeps to itself when a test passes.
+        std::io::stderr().write_all(b"skipped: neighbours: namespaces need root\n").unwrap();
+    }
+    root
+}
+
 impl Drop for Network {
     fn drop(&mut self) {
         for namespace in [&self.ours, &self.theirs] {
@@ -52,16 +74,10 @@ impl Drop for Network {
 
 #[test]
 fn backends_without_a_mac_get_the_kernels_and_its_news() {
-    if !rustix::process::geteuid().is_root() {
-        assert!(
-            std::env::var_os("WEFT_REQUIRE_ALL").is_none_or(|value| value != "1"),
-            "namespaces need root"
-        );
-        // Not `eprintln!`, which the test harness keeps to itself when a test passes.
-        std::io::stderr().write_all(b"skipped: backends_without_a_mac: namespaces need root\n").unwrap();
+    if !may_make_namespaces() {
         return;
     }
-    let network = Network::new();
+    let network = Network::new("nb");
     let place = Place::new();
     let text = EXAMPLE
         .replace("mac     = \"02:00:00:00:03:01\"", "")
@@ -69,9 +85,7 @@ fn backends_without_a_mac_get_the_kernels_and_its_news() {
         .replace(r#"["10.0.1.12", "fd00:1::12"]"#, r#""fd00:1::12""#);
     place.write(&text);
     let dataplane = Dataplane::start(&place.runtime_dir());
-    let mut process = Process::new("ip");
-    process.args(["netns", "exec", &network.ours, env!("CARGO_BIN_EXE_weft-ctrlplane")]);
-    let _ctrlplane = place.ctrlplane_by(process);
+    let _ctrlplane = network.ctrlplane(&place);
     let mac = |backend: &str| {
         let state = dataplane.state();
         state.pools.get(&name("web-servers"))?.get(&name(backend))?.mac
@@ -97,4 +111,64 @@ fn backends_without_a_mac_get_the_kernels_and_its_news() {
     assert_ne!(mac("b3"), None);
     let row = &place.json(&["backend", "list"])[0];
     assert_eq!(row["mac_resolved"], true);
+}
+
+/// The kernel sends nothing to backends itself, so nothing but our probes tells it that a MAC is no longer right.
+#[test]
+fn a_neighbour_that_takes_another_mac_without_a_word_is_followed() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let network = Network::new("mv");
+    let place = Place::new();
+    place.write(
+        &EXAMPLE
+            .replace("mac     = \"02:00:00:00:03:01\"", "")
+            .replace("mac     = \"02:00:00:00:03:02\"", "")
+            .replace(r#"["10.0.1.12", "fd00:1::12"]"#, r#""fd00:1::12""#),
+    );
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    let _ctrlplane = network.ctrlplane(&place);
+    let macs = || {
+        let state = dataplane.state();
+        let pool = state.pools.get(&name("web-servers")).cloned().unwrap_or_default();
+        ["b1", "b2"].map(|backend| pool.get(&name(backend)).and_then(|backend| backend.mac))
+    };
+    wait_until("both are resolved", || macs() == [Some([2, 0, 0, 0, 9, 1]); 2]);
+    ip(&format!("-n {} link set vb address 02:00:00:00:09:07", network.theirs));
+    wait_until("both have moved, by IPv4 and IPv6", || macs() == [Some([2, 0, 0, 0, 9, 7]); 2]);
+    assert_eq!(place.json(&["backend", "list"])[0]["mac"], "02:00:00:00:09:07");
+}
+
+#[test]
+fn a_backend_behind_a_gateway_gets_the_gateways_mac_and_follows_it() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let network = Network::new("gw");
+    let place = Place::new();
+    // 10.0.1.11 is a router here; both backends are far away, one by IPv6 only, which needs the IPv6 router.
+    let text = EXAMPLE
+        .replace("mac     = \"02:00:00:00:03:01\"", "")
+        .replace("mac     = \"02:00:00:00:03:02\"", "")
+        .replace(r#"["10.0.1.11", "fd00:1::11"]"#, r#""10.0.77.11""#)
+        .replace(r#"["10.0.1.12", "fd00:1::12"]"#, r#""fd00:77::12""#)
+        .replace("mtu     = 1600", "gateway = [\"10.0.1.11\", \"fd00:1::12\"]")
+        .replace("l2dsr", "gue");
+    place.write(&text);
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    let _ctrlplane = network.ctrlplane(&place);
+    let mac = |backend: &str| {
+        let state = dataplane.state();
+        state.pools.get(&name("web-servers"))?.get(&name(backend))?.mac
+    };
+    wait_until("both routers are resolved", || {
+        mac("b1") == Some([2, 0, 0, 0, 9, 1]) && mac("b2") == Some([2, 0, 0, 0, 9, 1])
+    });
+    let rows = place.json(&["backend", "list"]);
+    assert_eq!((&rows[0]["via"], &rows[1]["via"]), (&"10.0.1.11".into(), &"fd00:1::12".into()));
+    let table = place.weftctl(&["backend", "list"]).out;
+    assert!(table.contains("02:00:00:00:09:01 (via 10.0.1.11)"), "{table}");
+    ip(&format!("-n {} link set vb address 02:00:00:00:09:08", network.theirs));
+    wait_until("the routers' new MAC is known", || mac("b1") == Some([2, 0, 0, 0, 9, 8]));
 }

@@ -5,13 +5,22 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ctrlplane::reconcile::{keep_resolved, reconcile};
+use ctrlplane::reconcile::{Deadlines, keep_resolved, re_deadline, reconcile};
 use ctrlplane::state::{Backend, State, Vip};
-use ipc::message::{BackendState, Command, Forward, Name, Protocol, UnknownToken};
+use ipc::id::BackendId;
+use ipc::limits::{MAX_BACKENDS, MAX_SERVICES};
+use ipc::message::{
+    BackendState, Command, Event, Forward, MAX_BATCH, Name, Presence, Protocol, UnknownToken,
+};
 use proptest::prelude::*;
 
 fn name(prefix: &str, number: u8) -> Name {
     format!("{prefix}{number}").parse().unwrap()
+}
+
+/// No deadlines.
+fn none() -> Deadlines {
+    Deadlines::new()
 }
 
 prop_compose! {
@@ -69,25 +78,23 @@ proptest! {
 
     #[test]
     fn applied_to_the_actual_state_the_commands_make_the_desired_one(desired in state(), actual in state()) {
-        let mut state = actual.clone();
-        for command in reconcile(&desired, &actual) {
-            prop_assert_eq!(state.apply(command), Ok(()), "{:?}", command);
-        }
-        prop_assert_eq!(&state, &desired);
-        prop_assert_eq!(reconcile(&desired, &state), vec![]);
+        let commands = reconcile(&desired, &actual, &none());
+        let state = actual.apply(&commands);
+        prop_assert_eq!(state.as_ref(), Ok(&desired), "{:?}", commands);
+        prop_assert_eq!(reconcile(&desired, &desired, &none()), vec![]);
     }
 
     #[test]
     fn what_did_not_change_is_not_said_again(state in state()) {
-        prop_assert_eq!(reconcile(&state, &state.clone()), vec![]);
+        prop_assert_eq!(reconcile(&state, &state.clone(), &none()), vec![]);
     }
 
     #[test]
     fn from_nothing_only_puts_and_to_nothing_only_removals(state in state()) {
         let is_put = |command: &Command| matches!(command,
             Command::PutPool { .. } | Command::PutBackend { .. } | Command::PutVip { .. } | Command::PutService { .. });
-        prop_assert!(reconcile(&state, &State::default()).iter().all(is_put));
-        prop_assert!(!reconcile(&State::default(), &state).iter().any(is_put));
+        prop_assert!(reconcile(&state, &State::default(), &none()).iter().all(is_put));
+        prop_assert!(!reconcile(&State::default(), &state, &none()).iter().any(is_put));
     }
 
     #[test]
@@ -97,7 +104,7 @@ proptest! {
             return Ok(());
         };
         backend.weight = weight;
-        prop_assert_eq!(reconcile(&desired, &state).len(), 1);
+        prop_assert_eq!(reconcile(&desired, &state, &none()).len(), 1);
     }
 }
 
@@ -117,7 +124,7 @@ fn a_vip_that_moves_to_a_new_pool_leaves_the_old_one_last() {
         ])
         .unwrap()
     };
-    let commands = reconcile(&make("new"), &make("old"));
+    let commands = reconcile(&make("new"), &make("old"), &none());
     assert!(matches!(
         commands[..],
         [Command::PutPool { .. }, Command::PutVip { .. }, Command::RemovePool { .. }]
@@ -141,10 +148,126 @@ fn a_control_plane_that_has_resolved_nothing_yet_takes_no_mac_away() {
     let known = Some([2, 0, 0, 0, 0, 1]);
     let actual = state(backend(1, known));
     let kept = keep_resolved(state(backend(1, None)), &actual);
-    assert_eq!(reconcile(&kept, &actual), [], "what was resolved before the restart stays");
+    assert_eq!(reconcile(&kept, &actual, &none()), [], "what was resolved before the restart stays");
 
     let newer = Some([2, 0, 0, 0, 0, 2]);
     assert_eq!(keep_resolved(state(backend(1, newer)), &actual), state(backend(1, newer)));
     let moved = keep_resolved(state(backend(2, None)), &actual);
     assert_eq!(moved, state(backend(2, None)), "another address is another neighbour");
+}
+
+/// A pool `p0` with a backend `b0`.
+fn one_backend() -> State {
+    let mut state = State::default();
+    let backend = Backend {
+        address4: Some([10, 0, 0, 1].into()),
+        address6: None,
+        mac: None,
+        weight: 1,
+        state: BackendState::Active,
+    };
+    state.pools.entry(name("p", 0)).or_default().insert(name("b", 0), backend);
+    state
+}
+
+#[test]
+fn a_removal_carries_the_deadline_it_was_made_with() {
+    let actual = one_backend();
+    let mut desired = actual.clone();
+    desired.pools.insert(name("p", 0), Default::default());
+    let key = (name("p", 0), name("b", 0));
+    for wanted in [None, Some(0), Some(600)] {
+        let removal = Command::RemoveBackend { pool: key.0, name: key.1, deadline: wanted };
+        assert_eq!(reconcile(&desired, &actual, &Deadlines::from([(key, wanted)])), [removal]);
+    }
+    assert_eq!(reconcile(&actual, &actual, &Deadlines::from([(key, Some(0))])), [], "it is wanted again");
+}
+
+#[test]
+fn a_removed_backend_gets_another_deadline_by_coming_and_going_in_one_batch() {
+    let (pool, backend) = (name("p", 0), name("b", 0));
+    let told = |presence, deadline| {
+        [Event::Backend {
+            id: BackendId(1),
+            pool,
+            name: backend,
+            address4: Some([10, 0, 0, 1].into()),
+            address6: None,
+            mac: None,
+            weight: 1,
+            state: BackendState::Active,
+            flows: 3,
+            tokens: 2,
+            presence,
+            deadline,
+        }]
+    };
+    let desired = State::of([Command::PutPool { name: pool }]).unwrap();
+    let commands = |wanted: Option<u32>, presence, deadline| {
+        re_deadline(&desired, &Deadlines::from([((pool, backend), wanted)]), &told(presence, deadline))
+    };
+    let moved = commands(Some(0), Presence::Removed, None);
+    let [Command::PutBackend { state: BackendState::Draining, .. }, removal] = moved[..] else {
+        panic!("{moved:?}")
+    };
+    assert_eq!(removal, Command::RemoveBackend { pool, name: backend, deadline: Some(0) });
+    assert!(desired.apply(&moved).is_ok(), "as one batch");
+    assert_eq!(commands(Some(60), Presence::Removed, Some(600)).len(), 2, "sooner");
+    for (wanted, presence, deadline) in [
+        (Some(600), Presence::Removed, Some(597)),
+        (None, Presence::Removed, None),
+        (None, Presence::Removed, Some(600)),
+        (Some(0), Presence::Deleted, None),
+        (Some(0), Presence::Present, None),
+    ] {
+        assert_eq!(commands(wanted, presence, deadline), [], "{wanted:?} {presence} {deadline:?}");
+    }
+    assert_eq!(re_deadline(&desired, &none(), &told(Presence::Removed, None)), [], "nobody asked");
+    let gone = Deadlines::from([((pool, backend), Some(0))]);
+    assert_eq!(re_deadline(&State::default(), &gone, &told(Presence::Removed, None)), [], "nor is its pool");
+}
+
+/// Everything at its limit, twice over by names that differ: nothing stays.
+fn full(prefix: &str) -> State {
+    let mut state = State::default();
+    let name = |number: usize| -> Name { format!("{prefix}{number}").parse().unwrap() };
+    for number in 0..MAX_BACKENDS - 1 {
+        let backend = Backend {
+            address4: Some(u32::try_from(0x0a00_0001 + number).unwrap().into()),
+            address6: None,
+            mac: None,
+            weight: 1,
+            state: BackendState::Active,
+        };
+        state.pools.entry(name(number % 256)).or_default().insert(name(number), backend);
+    }
+    for number in 0..256 {
+        let services = (0..MAX_SERVICES / 256)
+            .map(|port| {
+                (IpAddr::from([10, 9, 0, u8::try_from(number).unwrap()]), u16::try_from(port + 1).unwrap())
+            })
+            .collect();
+        let vip = Vip {
+            pool: name(number),
+            protocol: Protocol::Tcp,
+            forward: Forward::L2dsr,
+            learn: true,
+            unknown_token: UnknownToken::Drop,
+            services,
+        };
+        state.vips.insert(name(number), vip);
+    }
+    state
+}
+
+#[test]
+fn a_change_of_everything_at_its_limit_fits_a_batch() {
+    let (desired, actual) = (full("n"), full("o"));
+    let commands = reconcile(&desired, &actual, &none());
+    assert!(commands.len() <= MAX_BATCH, "{} of {MAX_BATCH}", commands.len());
+    // Both at once are more than there may be: what is replaced whole leaves in a batch of its own.
+    assert!(actual.apply(&commands).is_err());
+    let emptied = actual.apply(&reconcile(&State::default(), &actual, &none())).unwrap();
+    let filled = emptied.apply(&reconcile(&desired, &emptied, &none()));
+    assert_eq!(filled, Ok(desired));
 }

@@ -1,10 +1,11 @@
 //! A runtime directory with a real control plane process in it, and the data plane's end of a real segment.
 //!
-//! The data plane here is the smallest that speaks the link: it applies batches to a [`State`] by the rules, and
-//! dumps it. Packets are the lab's business.
+//! The data plane here is the smallest that speaks the link: it applies batches to a [`State`] by the rules, keeps
+//! removed backends until their deadline or until nothing holds them, and dumps it all. Packets are the lab's business.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ctrlplane::state::State;
+use ctrlplane::state::{Backend, State};
 use ipc::counter::Counter;
 use ipc::counters::Gauge;
 use ipc::data_link::{DataLink, Request};
@@ -161,38 +162,84 @@ impl Drop for Ctrlplane {
 pub struct Dataplane {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    state: Arc<Mutex<(State, u64)>>,
+    held: Arc<Mutex<Held>>,
 }
+
+/// What the data plane has.
+#[derive(Default)]
+pub struct Held {
+    pub state: State,
+    pub generation: u64,
+    /// The backends removed, and when each is deleted.
+    pub removed: BTreeMap<(Name, Name), (Backend, Option<Instant>)>,
+    /// Flows and tokens by backend, where they are not [`COUNTS`].
+    pub counts: BTreeMap<(Name, Name), (u64, u64)>,
+    /// What the worker is to count before the next request.
+    pub count: Vec<(Counter, u64)>,
+    /// What the gauges are to say.
+    pub gauges: Vec<(Gauge, u64)>,
+}
+
+/// Flows and tokens of a backend.
+pub const COUNTS: (u64, u64) = (11, 4);
 
 impl Dataplane {
     pub fn start(runtime_dir: &Path) -> Self {
+        Self::start_with(runtime_dir, Held::default())
+    }
+
+    /// Starts one that has something already, as after a restart that kept the tables.
+    pub fn start_with(runtime_dir: &Path, held: Held) -> Self {
         let link = DataLink::create(runtime_dir).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
-        let state = Arc::new(Mutex::new((State::default(), 0)));
+        let held = Arc::new(Mutex::new(held));
         let thread = std::thread::spawn({
-            let (stop, state) = (stop.clone(), state.clone());
-            move || serve(link, &stop, &state)
+            let (stop, held) = (stop.clone(), held.clone());
+            move || serve(link, &stop, &held)
         });
-        Self { stop, thread: Some(thread), state }
+        Self { stop, thread: Some(thread), held }
     }
 
     pub fn state(&self) -> State {
-        self.state.lock().unwrap().0.clone()
+        self.held.lock().unwrap().state.clone()
     }
 
     pub fn generation(&self) -> u64 {
-        self.state.lock().unwrap().1
+        self.held.lock().unwrap().generation
+    }
+
+    pub fn change(&self, change: impl FnOnce(&mut Held)) {
+        change(&mut self.held.lock().unwrap());
+    }
+
+    /// Seconds until a removed backend is deleted; `None` if it is not removed.
+    pub fn deadline(&self, pool: &str, backend: &str) -> Option<Option<u64>> {
+        let held = self.held.lock().unwrap();
+        let (_, deadline) = held.removed.get(&(name(pool), name(backend)))?;
+        Some(deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).as_secs()))
+    }
+
+    /// Ends it and gives what it had.
+    pub fn stop(mut self) -> Held {
+        self.end();
+        std::mem::take(&mut *self.held.lock().unwrap())
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
     }
 }
 
 impl Drop for Dataplane {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
+        self.end();
     }
 }
 
-fn serve(mut link: DataLink, stop: &AtomicBool, shared: &Mutex<(State, u64)>) {
+fn serve(mut link: DataLink, stop: &AtomicBool, shared: &Mutex<Held>) {
     let worker = link.worker(WorkerId(0)).unwrap();
     worker.reason(Reason::UnknownToken, 7);
     worker.reason(Reason::NotVip, 9);
@@ -204,28 +251,33 @@ fn serve(mut link: DataLink, stop: &AtomicBool, shared: &Mutex<(State, u64)>) {
     link.gauges().set(Gauge::Tokens, 2);
     link.gauges().set(Gauge::TokenCapacity, 1000);
     while !stop.load(Ordering::Relaxed) {
+        let mut held = shared.lock().unwrap();
+        for (counter, amount) in held.count.drain(..) {
+            worker.add(counter, amount);
+        }
+        for (gauge, value) in held.gauges.drain(..) {
+            link.gauges().set(gauge, value);
+        }
+        let counts = held.counts.clone();
+        held.removed.retain(|key, _| counts.get(key) != Some(&(0, 0)));
         match link.poll() {
-            Some(Request::Batch(batch)) => {
-                let mut shared = shared.lock().unwrap();
-                match apply(&shared.0, &batch.commands) {
-                    Ok(state) => {
-                        *shared = (state, shared.1 + 1);
-                        link.send(Event::Committed { batch: batch.number, generation: shared.1 });
-                    }
-                    Err((command, refusal)) => {
-                        let event = Event::Refused { batch: batch.number, command, refusal, name: None };
-                        link.send(event);
-                    }
+            Some(Request::Batch(batch)) => match apply(&held.state, &batch.commands) {
+                Ok(state) => {
+                    remove(&mut held, &batch.commands);
+                    held.state = state;
+                    held.generation += 1;
+                    link.send(Event::Committed { batch: batch.number, generation: held.generation });
                 }
-            }
+                Err((command, refusal)) => {
+                    link.send(Event::Refused { batch: batch.number, command, refusal, name: None });
+                }
+            },
             Some(Request::Dump) => {
-                let shared = shared.lock().unwrap();
-                dump(&mut link, &shared.0);
-                link.send(Event::DumpEnd { generation: shared.1 });
+                dump(&mut link, &held);
+                link.send(Event::DumpEnd { generation: held.generation });
             }
             Some(Request::FindToken { token }) => {
-                let shared = shared.lock().unwrap();
-                for pool in shared.0.pools.keys().filter(|_| token == TOKEN) {
+                for pool in held.state.pools.keys().filter(|_| token == TOKEN) {
                     link.send(Event::TokenFound {
                         token,
                         pool: *pool,
@@ -238,44 +290,76 @@ fn serve(mut link: DataLink, stop: &AtomicBool, shared: &Mutex<(State, u64)>) {
                 link.send(Event::TokenEnd { token });
             }
             Some(_) => {}
-            None => std::thread::sleep(Duration::from_micros(200)),
+            None => {
+                drop(held);
+                std::thread::sleep(Duration::from_micros(200));
+            }
         }
+    }
+}
+
+/// Keeps what a batch removes, and drops what it brings back.
+fn remove(held: &mut Held, commands: &[Command]) {
+    let mut state = held.state.clone();
+    for command in commands {
+        match *command {
+            Command::PutBackend { pool, name, .. } => drop(held.removed.remove(&(pool, name))),
+            Command::RemoveBackend { pool, name, deadline } => {
+                let backend = state.pools[&pool][&name];
+                let deadline =
+                    deadline.map(|seconds| Instant::now() + Duration::from_secs(u64::from(seconds)));
+                held.removed.insert((pool, name), (backend, deadline));
+            }
+            _ => {}
+        }
+        // The batch holds as a whole, so a part of it may fail only where it says nothing of backends.
+        state = state.apply(std::slice::from_ref(command)).unwrap_or(state);
     }
 }
 
 /// Whole or not at all. A backend called `refuse-me` stands for whatever a data plane may refuse.
 fn apply(state: &State, commands: &[Command]) -> Result<State, (u32, Refusal)> {
-    let mut state = state.clone();
     for (place, command) in (0..).zip(commands) {
         if matches!(command, Command::PutBackend { name, .. } if name.as_str() == "refuse-me") {
             return Err((place, Refusal::TooManyBackends));
         }
-        state.apply(*command).map_err(|refusal| (place, refusal))?;
     }
-    Ok(state)
+    state.apply(commands)
 }
 
-fn dump(link: &mut DataLink, state: &State) {
+fn dump(link: &mut DataLink, held: &Held) {
     let mut id = 0;
-    for (pool, backends) in &state.pools {
-        link.send(Event::Pool { name: *pool });
-        for (name, backend) in backends {
+    let mut backend =
+        |link: &mut DataLink, (pool, name): (Name, Name), backend: &Backend, presence, deadline| {
             id += 1;
+            let (flows, tokens) = held.counts.get(&(pool, name)).copied().unwrap_or(COUNTS);
             link.send(Event::Backend {
                 id: BackendId(id),
-                pool: *pool,
-                name: *name,
+                pool,
+                name,
                 address4: backend.address4,
                 address6: backend.address6,
                 mac: backend.mac,
                 weight: backend.weight,
                 state: backend.state,
-                flows: 11,
-                tokens: 4,
-                presence: Presence::Present,
-                deadline: None,
+                flows,
+                tokens,
+                presence,
+                deadline,
             });
+        };
+    let state = &held.state;
+    for (pool, backends) in &state.pools {
+        link.send(Event::Pool { name: *pool });
+        for (name, known) in backends {
+            backend(link, (*pool, *name), known, Presence::Present, None);
         }
+    }
+    for (key, (known, deadline)) in &held.removed {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let presence = if left == Some(Duration::ZERO) { Presence::Deleted } else { Presence::Removed };
+        let seconds = left.map(|left| u32::try_from(left.as_secs()).unwrap());
+        backend(link, *key, known, presence, seconds);
     }
     for (id, (name, vip)) in (0..).zip(&state.vips) {
         link.send(Event::Vip {

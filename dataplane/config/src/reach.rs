@@ -110,22 +110,29 @@ pub(crate) fn obstacle(
 }
 
 impl Config {
-    /// Whose MAC address frames for `backend` bear, if it has none configured: its own where one of its addresses in
-    /// use is on a port's network (or nothing is known of the networks), else that of a port's gateway. `None` where
-    /// neither is to be had: the check refuses such a backend only if a VIP uses it.
-    pub fn next_hop(&self, pool: &Pool, backend: &Backend) -> Option<NextHop> {
+    /// Whose MAC address frames for `backend` may bear, if it has none configured, the best first: its own by each of
+    /// its addresses that is on a port's network (or may be, for all that is known), else that of a port's gateway.
+    /// Empty where neither is to be had, which the check allows only if no VIP needs it.
+    pub fn next_hops(&self, pool: &Pool, backend: &Backend) -> Vec<NextHop> {
         let ports = &self.dataplane.ports;
         let addresses: Vec<IpAddr> = backend.addresses().collect();
         let vips = self.vips.iter().filter(|vip| vip.pool == pool.name);
-        let mut used: Vec<IpAddr> = vips.flat_map(|vip| Way::of(vip).used(&addresses)).collect();
-        // A pool without VIPs gets none of its backends' packets, yet is resolved, so that a VIP may come later.
-        used.extend(addresses);
-        if let Some(address) = used.iter().find(|address| !is_off_link(ports, **address)) {
-            return Some(NextHop { address: *address, beyond: None });
+        let mut used: Vec<IpAddr> = Vec::new();
+        // The addresses in use come first; the others belong to the same station, which may answer by them.
+        for address in vips.flat_map(|vip| Way::of(vip).used(&addresses)).chain(addresses.iter().copied()) {
+            if !used.contains(&address) {
+                used.push(address);
+            }
         }
-        used.iter().find_map(|address| {
+        let near = used.iter().filter(|address| !is_off_link(ports, **address));
+        let near: Vec<NextHop> = near.map(|address| NextHop { address: *address, beyond: None }).collect();
+        if !near.is_empty() {
+            return near;
+        }
+        let through = |address: &IpAddr| {
             let gateway = gateway(ports, address.is_ipv4())?;
             Some(NextHop { address: gateway, beyond: Some(*address) })
-        })
+        };
+        used.iter().filter_map(through).collect()
     }
 }

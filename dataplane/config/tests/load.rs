@@ -94,7 +94,7 @@ fn the_next_hop_is_the_backend_where_a_port_reaches_it_else_the_gateway_of_the_a
              [[vip]]\nname = \"v\"\nport = 80\npool = \"p\"\nforward = \"ipip\"\naddress = {vip}\n",
         ));
         let pool = &config.pools[0];
-        config.next_hop(pool, &pool.backends[0])
+        config.next_hops(pool, &pool.backends[0]).first().copied()
     };
     let direct = |address: &str| Some(NextHop { address: address.parse().unwrap(), beyond: None });
     let through = |gateway: &str, beyond: &str| {
