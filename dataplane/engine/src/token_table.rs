@@ -22,6 +22,8 @@
 //! - A closing claim is a rival until it expires; nothing prolongs it.
 //! - At most [`MAX_CLAIMS`] claims of one token and pool are kept. One more would change no answer, only
 //!   fill lines.
+//! - Where there is no room, the oldest provisional claim to another token gives way: by one compare-exchange of
+//!   its word, so one that was raised or touched meanwhile stays. An established claim gives way to nothing.
 //!
 //! **Invariant:** when no call is under way, a claim without the ambiguous bit has no rival of equal or
 //! higher rank, and so a look-up may stop at it. The bit may be set without need (a rival that expired,
@@ -160,28 +162,41 @@ impl TokenTable {
         now: Tick,
         belongs: impl Fn(BackendId) -> bool,
     ) -> Learn {
+        self.enter(hash, token, backend, now, belongs).0
+    }
+
+    /// The same, and whether a claim to another token gave way: where there is no room, the oldest provisional one.
+    pub fn enter(
+        &self,
+        hash: u64,
+        token: Token,
+        backend: BackendId,
+        now: Tick,
+        belongs: impl Fn(BackendId) -> bool,
+    ) -> (Learn, bool) {
         let claim = Claim { hash, token, backend, now, belongs: &belongs };
         for _ in 0..ATTEMPTS {
             let survey = self.survey(&claim);
             if let Some(own) = survey.own {
                 // A lost race means another worker refreshed it.
                 self.refresh(&own, now, false);
-                return Learn::Repeated;
+                return (Learn::Repeated, false);
             }
             if survey.established_rival {
-                return Learn::Conflict;
+                return (Learn::Conflict, false);
             }
             if survey.rivals >= MAX_CLAIMS {
-                return Learn::Ambiguous;
+                return (Learn::Ambiguous, false);
             }
-            let Some((place, held)) = self.free_slot(&claim, &survey) else {
-                return Learn::Full;
+            let free = self.free_slot(&claim, &survey);
+            let Some((place, held)) = free.or_else(|| self.least_slot(&claim)) else {
+                return (Learn::Full, false);
             };
             if self.exchange(place, held, claim.word(survey.rivals > 0)) {
-                return self.settle_new(&claim, place);
+                return (self.settle_new(&claim, place), free.is_none());
             }
         }
-        Learn::Full
+        (Learn::Full, false)
     }
 
     /// Writes that a subflow of the token was seen, unless the claim is closing; `promote` raises a
@@ -503,6 +518,7 @@ mod tests {
         let table = TokenTable::new(Lines::heap(1));
         for n in 0..8 {
             assert_eq!(table.learn(HASH, Token(n), A, at(0), |_| true), Learn::New);
+            assert!(table.touch(HASH, Token(n), A, at(0), true), "a provisional one would give way");
         }
         assert_eq!(table.learn(HASH, Token(8), A, at(0), |_| true), Learn::Full);
         let late = at(u64::from(TOKEN_IDLE) + 1);
@@ -523,5 +539,42 @@ mod tests {
         assert!(matches!(again.find(HASH, Token(19), |_| true), TokenLookup::Owner { backend: A, .. }));
         again.sweep(0, 4, at(100), TOKEN_IDLE);
         assert_eq!(again.spilled(), 0);
+    }
+
+    #[test]
+    fn where_there_is_no_room_the_oldest_provisional_claim_gives_way_and_no_established_one() {
+        let table = TokenTable::new(Lines::heap(1));
+        for n in 1..=8 {
+            assert_eq!(table.learn(HASH, Token(n), A, at(u64::from(n)), |_| true), Learn::New);
+        }
+        for n in [1, 2, 4, 5, 6, 7, 8] {
+            assert!(table.touch(HASH, Token(n), A, at(8), true), "raised");
+        }
+        assert_eq!(table.enter(HASH, Token(9), A, at(8), |_| true), (Learn::New, true));
+        assert_eq!(table.find(HASH, Token(3), |_| true), TokenLookup::Unknown);
+        assert_eq!(
+            table.enter(HASH, Token(10), A, at(9), |_| true),
+            (Learn::New, true),
+            "the newest if it must"
+        );
+        assert!(table.touch(HASH, Token(10), A, at(10), true));
+        assert_eq!(table.enter(HASH, Token(11), A, at(10), |_| true), (Learn::Full, false));
+        for n in [1, 2, 4, 5, 6, 7, 8, 10] {
+            assert_ne!(table.find(HASH, Token(n), |_| true), TokenLookup::Unknown, "token {n}");
+        }
+    }
+
+    #[test]
+    fn a_claim_does_not_give_way_to_its_own_rival() {
+        let table = TokenTable::new(Lines::heap(1));
+        for n in 1..=8 {
+            table.learn(HASH, Token(n), A, at(0), |_| true);
+            table.touch(HASH, Token(n), A, at(0), n != 8);
+        }
+        assert_eq!(table.enter(HASH, Token(8), B, at(0), |_| true), (Learn::Full, false));
+        assert_eq!(
+            table.find(HASH, Token(8), |_| true),
+            TokenLookup::Owner { backend: A, rank: Rank::Provisional }
+        );
     }
 }

@@ -221,39 +221,86 @@ fn a_full_flow_table_forwards_without_an_entry_and_says_so() {
     }
 }
 
+/// Connections that go on for more than two ticks fill the token table, until a key of one more finds no place.
+fn full_of_seen(family: packet::Family) -> (World, Vec<(Flow, Key)>) {
+    let mut world = world();
+    world.tables = Tables::on_heap(4096, 0, &[1; 32]);
+    let mut all = Vec::new();
+    for round in 0..8_u16 {
+        for number in 0..100 {
+            let number = round * 100 + number;
+            let (flow, key) = (flow(family, 1, 1000 + number, 9, 8000), Key(u64::from(number).to_be_bytes()));
+            world.send(syn(&flow));
+            world.send(third(&flow, key));
+            world.send(dss(&flow, 0));
+            all.push((flow, key));
+        }
+        world.wait(40);
+        for (flow, _) in &all {
+            world.send(dss(flow, 4));
+        }
+    }
+    assert!(world.counters.reader().counter(Counter::TokenEvicted) > 0);
+    assert!(world.counters.reader().counter(Counter::TokenTableFull) > 0);
+    (world, all)
+}
+
 #[test]
 fn a_key_that_found_no_place_is_learned_when_there_is_room_again() {
     for family in FAMILIES {
-        let mut world = world();
-        world.tables = Tables::on_heap(4096, 0, &[1; 32]);
-        let mut homeless = Vec::new();
-        for number in 0..400_u16 {
-            let flow = flow(family, 1, 1000 + number, 9, 8000);
-            let key = Key(u64::from(number).to_be_bytes());
-            world.send(syn(&flow));
-            if !world.send(third(&flow, key)).verdict.learned {
-                homeless.push((flow, key));
-            }
-        }
-        let reader = world.counters.reader();
-        assert_eq!(reader.counter(Counter::TokenTableFull), homeless.len() as u64);
-        assert!(homeless.len() >= 400 - world.tables.tokens.capacity() && homeless.len() < 400);
+        let (mut world, others) = full_of_seen(family);
+        let (flow, key) = (0..200)
+            .map(|n| (flow(family, 2, 1000 + n, 9, 8000), Key((u64::from(n) | 1 << 32).to_be_bytes())))
+            .find(|(flow, key)| {
+                world.send(syn(flow));
+                !world.send(third(flow, *key)).verdict.learned
+            })
+            .unwrap();
         // All others end; their tokens go, and the key comes again with the first data.
-        for number in 0..400_u16 {
-            let flow = flow(family, 1, 1000 + number, 9, 8000);
-            if homeless.iter().all(|(other, _)| *other != flow) {
-                world.send(of(&flow).rst(ISN.wrapping_add(1), 1));
-            }
+        for (flow, _) in &others {
+            world.send(of(flow).rst(ISN.wrapping_add(1), 1));
         }
         for _ in 0..4 {
             world.wait(40);
-            for (flow, _) in &homeless {
-                world.send(segment(flow, 0).dss_ack(1));
-            }
+            world.send(segment(&flow, 0).dss_ack(1));
         }
-        let (flow, key) = homeless[0];
         assert!(world.send(first_data(&flow, key)).verdict.learned);
         assert_eq!(joined(&mut world, family, key).0, Reason::Token);
+    }
+}
+
+#[test]
+fn a_provisional_token_gives_way_and_comes_back_when_its_connection_lasts_and_no_seen_one_does() {
+    for family in FAMILIES {
+        let mut world = world();
+        world.tables = Tables::on_heap(65_536, 0, &[1; 32]);
+        let slots = u16::try_from(world.tables.tokens.capacity()).unwrap();
+        let of_number = |n: u16| (flow(family, 1, 1000 + n, 9, 8000), Key(u64::from(n).to_be_bytes()));
+        let begin = |world: &mut World, n: u16| {
+            let (flow, key) = of_number(n);
+            world.send(syn(&flow));
+            assert!(world.send(third(&flow, key)).verdict.learned);
+            world.send(dss(&flow, 0));
+        };
+        // Some that last, a few that are new, and then a flood.
+        (0..40).for_each(|n| begin(&mut world, n));
+        world.wait(40);
+        (0..40).for_each(|n| drop(world.send(dss(&of_number(n).0, 4))));
+        (40..80).for_each(|n| begin(&mut world, n));
+        (100..100 + 10 * slots).for_each(|n| begin(&mut world, n));
+        let reader = world.counters.reader();
+        assert!(reader.counter(Counter::TokenEvicted) >= u64::from(9 * slots));
+        for n in 0..40 {
+            assert_eq!(joined(&mut world, family, of_number(n).1).0, Reason::Token, "connection {n}");
+        }
+        // The flood is over and its flows are reset; what went on all the time is known again.
+        (100..100 + 10 * slots)
+            .for_each(|n| drop(world.send(of(&of_number(n).0).rst(ISN.wrapping_add(1), 1))));
+        world.wait(130);
+        for n in 40..80 {
+            world.send(dss(&of_number(n).0, 4));
+            assert_eq!(joined(&mut world, family, of_number(n).1).0, Reason::Token, "connection {n}");
+        }
     }
 }
 

@@ -194,9 +194,9 @@ fn owner(number: usize) -> BackendId {
 
 fn learn_token(table: &TokenTable, key: &HashKey, number: usize, tick: Tick, tally: &mut Tally) {
     tally.inserts += 1;
-    match table.learn(key.token(token(number), PoolId(1)), token(number), owner(number), tick, |_| true) {
-        Learn::New => {}
-        Learn::Full => tally.homeless += 1,
+    match table.enter(key.token(token(number), PoolId(1)), token(number), owner(number), tick, |_| true) {
+        (Learn::New, false) => {}
+        (Learn::New, true) | (Learn::Full, _) => tally.homeless += 1,
         other => panic!("token {number}: {other:?}"),
     }
 }

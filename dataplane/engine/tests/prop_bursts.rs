@@ -61,8 +61,14 @@ fn verdicts_bytes_and_counters_are_the_same_for_bursts_of_1_2_32_and_64() {
         .unwrap();
     // What never occurs in the traces is not tested by them.
     let never: Vec<_> = Reason::ALL.iter().filter(|reason| met.get()[reason.index()] == 0).collect();
-    let cannot =
-        [Reason::NoConfig, Reason::NoNeighbour, Reason::NoTunnelAddress, Reason::NoHeadroom, Reason::TooBig];
+    let cannot = [
+        Reason::NoConfig,
+        Reason::NoNeighbour,
+        Reason::NoTunnelAddress,
+        Reason::NoHeadroom,
+        Reason::TooBig,
+        Reason::JoinRate,
+    ];
     assert!(never.iter().all(|reason| cannot.contains(reason)), "never met: {never:?}");
     assert!(learned.get() > 100, "{} tokens learned", learned.get());
 }
@@ -85,5 +91,26 @@ fn a_syn_its_key_and_a_join_may_share_a_burst() {
         assert_eq!(reasons, [Reason::Hash, Reason::Flow, Reason::Token, Reason::Flow]);
         let home = outcomes[0].verdict.backend;
         assert!(home.is_some() && outcomes.iter().all(|outcome| outcome.verdict.backend == home));
+    }
+}
+
+#[test]
+fn joins_past_their_rate_are_the_same_ones_in_bursts_of_any_size() {
+    use packet::{Family, Key, Token, Version};
+    use support::{CLIENT_KEY, flow, of};
+    let key = Key([5; 8]);
+    for burst in [1, 2, 32, 64] {
+        let mut world = mixed::world();
+        let first = flow(Family::V4, 1, 1000, 9, 8000);
+        world.send(of(&first).syn(10).mp_capable_syn_v1());
+        world.send(of(&first).data(11, 1).mp_capable_ack(Version::V1, CLIENT_KEY, key));
+        let join = |n: u16| {
+            let flow = flow(Family::V4, 2, 2000 + n, 9, 443);
+            of(&flow).syn(20).mp_join_syn(Token::from_key(Version::V1, &key), 1, 1).build()
+        };
+        let frames: Vec<_> = (0..64).map(join).collect();
+        let outcomes = frames.chunks(burst).flat_map(|frames| world.burst(frames.to_vec()));
+        let refused: Vec<_> = outcomes.map(|outcome| outcome.verdict.reason == Reason::JoinRate).collect();
+        assert_eq!(refused, (0..64).map(|n| n >= 32).collect::<Vec<_>>(), "bursts of {burst}");
     }
 }

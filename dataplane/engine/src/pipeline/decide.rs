@@ -8,20 +8,22 @@ use ipc::id::BackendId;
 use ipc::reason::Reason;
 use packet::{Flow, Token};
 
+use super::join_rate::JoinRate;
 use super::{Class, Context, Slot, syn, unsettled};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::flow_table::{Found, Inserted};
 use crate::frames::Frames;
 use crate::lifetimes::{Class as EvictClass, Room};
+use crate::token_table::Learn;
 use crate::verdict::Action;
 
 /// Decides a whole burst.
-pub(super) fn burst<F: Frames>(slots: &mut [Slot], frames: &mut F, cx: &Context<'_>) {
+pub(super) fn burst<F: Frames>(slots: &mut [Slot], frames: &mut F, joins: &mut JoinRate, cx: &Context<'_>) {
     for (index, slot) in slots.iter_mut().enumerate() {
         match slot.class {
             Class::Decided => {}
             Class::Tcp => tcp(slot, frames.bytes(index), cx),
-            Class::Syn(kind) => syn::decide(slot, kind, frames, index, cx),
+            Class::Syn(kind) => syn::decide(slot, kind, frames, index, joins, cx),
             Class::Udp => udp(slot, cx),
         }
     }
@@ -79,9 +81,27 @@ fn refresh(slot: &Slot, found: &Found, cx: &Context<'_>) {
     if cx.tables.flows.update(found, next) && next.moved && !entry.moved {
         cx.counters.add(Counter::FlowMoved, 1);
     }
-    if entry.state.has_token() {
-        touch(Token(entry.aux), entry.backend, entry.state == FlowState::Mptcp, cx);
+    if !entry.state.has_token() {
+        return;
     }
+    let is_first = entry.state == FlowState::Mptcp;
+    if is_first && !entry.lasting && enter(Token(entry.aux), entry.backend, cx) == Some(Learn::New) {
+        // Its claim had given way to another's while it was provisional.
+        cx.counters.add(Counter::TokenLearned, 1);
+    }
+    touch(Token(entry.aux), entry.backend, is_first, cx);
+}
+
+/// Enters a backend's claim to a token, counting one that gave way; `None` if the backend is unknown.
+pub(super) fn enter(token: Token, backend: BackendId, cx: &Context<'_>) -> Option<Learn> {
+    let pool = cx.snapshot.backend(backend)?.pool;
+    let belongs = |other| cx.snapshot.backend(other).is_some_and(|known| known.pool == pool);
+    let hash = cx.tables.token_hash(token, pool);
+    let (learned, gave_way) = cx.tables.tokens.enter(hash, token, backend, cx.now, belongs);
+    if gave_way {
+        cx.counters.add(Counter::TokenEvicted, 1);
+    }
+    Some(learned)
 }
 
 /// The entry with what Maglev says now: whether its backend is another. A join was never Maglev's to answer.

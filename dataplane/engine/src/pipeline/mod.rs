@@ -15,6 +15,7 @@
 mod classify;
 mod count;
 mod decide;
+mod join_rate;
 mod local;
 mod rewrite;
 mod syn;
@@ -26,6 +27,7 @@ use ipc::limits::BURST;
 use ipc::reason::Reason;
 use packet::{Parsed, Token, Version};
 
+use self::join_rate::JoinRate;
 use crate::frames::Frames;
 use crate::snapshot::Snapshot;
 use crate::tables::Tables;
@@ -88,6 +90,7 @@ struct Slot {
 #[derive(Debug)]
 pub struct Pipeline {
     slots: [Slot; BURST],
+    joins: JoinRate,
 }
 
 impl Default for Pipeline {
@@ -99,7 +102,7 @@ impl Default for Pipeline {
             verdict: Verdict::drop(Reason::NoConfig, PortId(0)),
             received: 0,
         };
-        Self { slots: [slot; BURST] }
+        Self { slots: [slot; BURST], joins: JoinRate::default() }
     }
 }
 
@@ -112,7 +115,7 @@ impl Pipeline {
         if classify::burst(slots, frames, cx) {
             syn::prefetch(slots, cx);
         }
-        decide::burst(slots, frames, cx);
+        decide::burst(slots, frames, &mut self.joins, cx);
         rewrite::burst(slots, frames, cx);
         count::burst(slots, frames, cx);
         self.slots.iter().take(count).map(|slot| &slot.verdict)

@@ -10,6 +10,7 @@ use ipc::message::UnknownToken;
 use ipc::reason::Reason;
 use packet::{Token, Version};
 
+use super::join_rate::JoinRate;
 use super::{Class, Context, Slot, SynKind, decide, local};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::flow_table::Found;
@@ -42,6 +43,7 @@ pub(super) fn decide<F: Frames>(
     kind: SynKind,
     frames: &mut F,
     index: usize,
+    joins: &mut JoinRate,
     cx: &Context<'_>,
 ) {
     let known = decide::known(slot.hash, cx);
@@ -68,7 +70,7 @@ pub(super) fn decide<F: Frames>(
         SynKind::Plain => decide::open(slot, FlowState::SynPlain, isn, over, cx),
         SynKind::Capable(Version::V0) => decide::open(slot, FlowState::SynCapableV0, isn, over, cx),
         SynKind::Capable(Version::V1) => decide::open(slot, FlowState::SynCapableV1, isn, over, cx),
-        SynKind::Join(token) => join(slot, token, over, frames, index, cx),
+        SynKind::Join(token) => join(slot, token, over, frames, index, joins, cx),
     }
 }
 
@@ -86,13 +88,14 @@ fn reason_again(entry: &FlowEntry, kind: SynKind) -> Reason {
     }
 }
 
-/// A SYN with MP_JOIN and a new 5-tuple: to the owner of its token.
+/// A SYN with MP_JOIN and a new 5-tuple: to the owner of its token, unless it had more joins than any connection has.
 fn join<F: Frames>(
     slot: &mut Slot,
     token: Token,
     over: Option<&Found>,
     frames: &mut F,
     index: usize,
+    joins: &mut JoinRate,
     cx: &Context<'_>,
 ) {
     let Some((_, vip)) = slot.vip(cx) else {
@@ -101,6 +104,7 @@ fn join<F: Frames>(
     let hash = cx.tables.token_hash(token, vip.pool);
     let belongs = |backend| cx.snapshot.backend(backend).is_some_and(|known| known.pool == vip.pool);
     match cx.tables.tokens.find(hash, token, belongs) {
+        TokenLookup::Owner { .. } if !joins.admit(hash, cx.now) => slot.refuse(Reason::JoinRate),
         TokenLookup::Owner { backend, .. } => {
             let isn = slot.parsed.tcp.seq;
             let entry = FlowEntry::opened(FlowState::SynJoin, cx.now, backend, isn, token.0);

@@ -128,12 +128,9 @@ fn await_key(
 
 /// Enters a claimed token.
 fn learn(slot: &mut Slot, entry: &FlowEntry, token: Token, cx: &Context<'_>) -> FlowEntry {
-    let Some(pool) = cx.snapshot.backend(entry.backend).map(|known| known.pool) else {
+    let Some(outcome) = decide::enter(token, entry.backend, cx) else {
         return *entry;
     };
-    let belongs = |backend| cx.snapshot.backend(backend).is_some_and(|known| known.pool == pool);
-    let hash = cx.tables.token_hash(token, pool);
-    let outcome = cx.tables.tokens.learn(hash, token, entry.backend, cx.now, belongs);
     let (counter, state) = match outcome {
         Learn::New => {
             slot.verdict.learned = true;

@@ -105,6 +105,26 @@ impl TokenTable {
         None
     }
 
+    /// The slot of the oldest provisional claim to another token in the candidate lines, and what it holds.
+    pub(super) fn least_slot<F>(&self, claim: &Claim<'_, F>) -> Option<(usize, u64)> {
+        let mut least: Option<(u16, usize, u64)> = None;
+        for number in self.places.candidates(claim.hash, true) {
+            for (slot, word) in self.places.line(number)?.0.iter().enumerate() {
+                // Relaxed: the compare-exchange decides.
+                let held = word.load(Ordering::Relaxed);
+                let gives_way = |entry: &TokenEntry| !entry.is_established() && entry.token != claim.token;
+                let Some(entry) = TokenEntry::from_word(held).filter(gives_way) else {
+                    continue;
+                };
+                let age = claim.now.age_of(entry.tick);
+                if least.is_none_or(|(oldest, ..)| age > oldest) {
+                    least = Some((age, number * SLOTS + slot, held));
+                }
+            }
+        }
+        least.map(|(_, place, held)| (place, held))
+    }
+
     /// After a new claim was entered at `place`: settles it with claims that came at the same time.
     pub(super) fn settle_new<F: Fn(BackendId) -> bool>(&self, claim: &Claim<'_, F>, place: usize) -> Learn {
         fence(Ordering::SeqCst);

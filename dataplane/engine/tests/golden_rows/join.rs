@@ -18,6 +18,7 @@ pub fn rows(s: &Scene) -> Vec<Row> {
     rows.extend(ambiguous(s));
     rows.extend(pools(s));
     rows.extend(states(s));
+    rows.push(too_many(s));
     rows
 }
 
@@ -97,6 +98,19 @@ fn known(s: &Scene) -> Vec<Row> {
         .forward(Reason::Hash, "web", "b1")
         .moves(&[C::OptionMalformed, C::FlowInserted]),
     ]
+}
+
+/// As many joins of one token within a tick as are let in, and one more.
+fn too_many(s: &Scene) -> Row {
+    let (first, second) = (s.flow("b2", port::WEB), s.flow("b1", port::WEB));
+    let more = (0..32).map(|n| join(&Flow { source_port: 2000 + n, ..second }, TOKEN).into());
+    row("more joins of one token within a tick than any connection has subflows", join(&second, TOKEN))
+        .after(connection(&first, KEY))
+        .after(more)
+        .dropped(Reason::JoinRate)
+        .at("web")
+        .token(TOKEN)
+        .moves(&[C::JoinSyn])
 }
 
 fn rst(flow: &Flow) -> Step {
