@@ -1,5 +1,7 @@
-//! A running `weft-dataplane` under traffic that does not end: the configuration changes two hundred times, a control
-//! plane is killed in the middle of a batch, and workers are watched for system calls.
+//! A running `weft-dataplane` under traffic that does not end: the configuration changes many times, and workers are
+//! watched for system calls.
+//!
+//! With WEFT_SOAK set the configuration changes 1,000 times, and the test prints a row of the soak table.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod running;
@@ -7,109 +9,26 @@ mod running;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use ipc::control_link::{ControlLink, Dump};
 use ipc::counter::Counter;
 use ipc::counters::{CounterReader, Gauge, LinkCounter};
-use ipc::id::{BackendId, WorkerId};
-use ipc::message::{BackendState, Command as Change, Event, Name};
+use ipc::id::BackendId;
+use ipc::message::Command as Change;
 use ipc::reason::Reason;
-use running::packets::{ack, write_pcap};
-use running::{
-    DataPlane, PATIENCE, Place, Setup, assert_consistent, commands, commit, is_root, skip, until, workers,
-};
+use running::busy::{Busy, FLOWS, backends, put, remove};
+use running::{PATIENCE, Setup, assert_consistent, commit, is_root, skip, until};
 use rustix::process::Signal;
 
-/// Connections of the endless traffic.
-const FLOWS: u16 = 512;
-
-/// A data plane whose every worker receives the same packets over and over: the middle of [`FLOWS`] connections.
-/// What it sends, net_pcap counts and drops.
-struct Busy {
-    place: Place,
-    running: DataPlane,
-    link: ControlLink,
-    counters: CounterReader,
-    workers: Vec<WorkerId>,
-    generation: u64,
-}
-
-impl Busy {
-    /// Configured, and with every connection in the flow table.
-    fn start(setup: &Setup<'_>) -> Self {
-        let place = Place::new();
-        let input = place.path("in.pcap");
-        let flows: Vec<Vec<u8>> = (0..FLOWS).map(|flow| ack(10_000 + flow)).collect();
-        write_pcap(&input, &flows);
-        let cpus = workers(2);
-        let queues = format!(",rx_pcap={}", input.display()).repeat(cpus.len());
-        let device = format!("net_pcap0{queues},infinite_rx=1");
-        let config = place.configure(&Setup { workers: &cpus, devices: &[&device], ..*setup });
-        let mut running = DataPlane::start(&place, &config);
-        let mut link = running.control(&place);
-        let generation = commit(&mut link, &commands(&config));
-        let workers = (0..u16::try_from(cpus.len()).unwrap()).map(WorkerId).collect();
-        let busy = Self { place, running, counters: link.counters(), link, workers, generation };
-        busy.advance(u64::from(FLOWS) + 64);
-        busy
-    }
-
-    fn received(&self, worker: WorkerId) -> u64 {
-        self.counters.worker(worker).unwrap().counter(Counter::RxPackets)
-    }
-
-    /// Waits until every worker has received so many packets more.
-    fn advance(&self, packets: u64) {
-        let before: Vec<u64> = self.workers.iter().map(|worker| self.received(*worker)).collect();
-        until("every worker goes on", || {
-            self.workers
-                .iter()
-                .zip(&before)
-                .all(|(worker, before)| self.received(*worker) >= before + packets)
-        });
-    }
-
-    fn dump(&mut self) -> Dump {
-        self.link.dump(PATIENCE).unwrap()
-    }
-}
-
-/// Names and ids of a dump's backends.
-fn backends(dump: &Dump) -> BTreeMap<String, BackendId> {
-    let backends = dump.records.iter().filter_map(|record| match record {
-        Event::Backend { name, id, .. } => Some((name.to_string(), *id)),
-        _ => None,
-    });
-    backends.collect()
-}
-
-fn name(text: &str) -> Name {
-    text.parse().unwrap()
-}
-
-fn put(backend: &str, weight: u32) -> Change {
-    Change::PutBackend {
-        pool: name("web-servers"),
-        name: name(backend),
-        address4: Some([10, 0, 1, 77].into()),
-        address6: None,
-        mac: Some([2, 0, 0, 0, 3, 77]),
-        weight,
-        state: BackendState::Active,
-    }
-}
-
-fn remove(backend: &str) -> Change {
-    Change::RemoveBackend { pool: name("web-servers"), name: name(backend), deadline: None }
+/// How often the configuration changes: as often as takes some seconds, and in a soak 1,000 times.
+fn reloads() -> u32 {
+    if std::env::var_os("WEFT_SOAK").is_some() { 1000 } else { 200 }
 }
 
 #[test]
-fn backends_come_and_go_two_hundred_times_under_traffic() {
-    if !is_root("backends_come_and_go_two_hundred_times_under_traffic") {
+fn backends_come_and_go_many_times_under_traffic() {
+    if !is_root("backends_come_and_go_many_times_under_traffic") {
         return;
     }
     let mut busy = Busy::start(&Setup { flows: 200_000, tokens: 200_000, ..Setup::default() });
@@ -122,7 +41,7 @@ fn backends_come_and_go_two_hundred_times_under_traffic() {
     assert!((u64::from(FLOWS)..=most).contains(&inserted), "{inserted} entries for {FLOWS} connections");
 
     let mut churn = Churn { present: base.keys().cloned().collect(), base, ..Churn::default() };
-    for round in 0..200 {
+    for round in 0..reloads() {
         churn.round(&mut busy, round);
     }
     assert!(churn.kept > 0, "no id was ever waiting for the census: the test shows nothing");
@@ -164,8 +83,22 @@ fn backends_come_and_go_two_hundred_times_under_traffic() {
         assert!(swaps >= last, "worker {worker:?} took over {swaps} of {last} snapshots");
     }
     assert_eq!(gauges.link(LinkCounter::Refused), 0);
-    assert_eq!(gauges.link(LinkCounter::Committed), 1 + 200 + 2);
+    assert_eq!(gauges.link(LinkCounter::Committed), 1 + u64::from(reloads()) + 2);
     assert_eq!(place.leftovers(), [""; 0]);
+    if std::env::var_os("WEFT_SOAK").is_some() {
+        let lost = lost(&counters);
+        println!(
+            "| reloads under traffic | {} | {} | {lost} |",
+            reloads(),
+            counters.counter(Counter::RxPackets)
+        );
+    }
+}
+
+/// Packets that went to no backend, but those received before the first configuration.
+fn lost(counters: &CounterReader) -> u64 {
+    let reasons = Reason::ALL.iter().filter(|reason| reason.is_drop() && **reason != Reason::NoConfig);
+    reasons.map(|reason| counters.reason(*reason)).sum::<u64>() + counters.counter(Counter::TxRefused)
 }
 
 /// The state of the test above, from batch to batch.
@@ -323,60 +256,4 @@ fn a_worker_makes_no_system_call() {
         assert_eq!(calls.get(&tid).map_or(&[] as &[String], Vec::as_slice), [""; 0], "of {received} packets");
     }
     busy.running.stop(Signal::TERM);
-}
-
-// ---- killed ----------------------------------------------------------------------------------------------------
-
-const CHILD: &str = "WEFT_RUN_TEST_DIR";
-const READY: &str = "the batch is half sent";
-
-#[test]
-#[ignore = "the control plane that a_control_plane_killed_in_a_batch_leaves_nothing_of_it starts and kills"]
-fn half_a_batch() {
-    let Some(dir) = std::env::var_os(CHILD) else { panic!("only another test of this file starts this one") };
-    let mut link = ControlLink::open(Path::new(&dir)).unwrap();
-    link.attach(PATIENCE).unwrap();
-    link.send_raw(&Change::Begin { batch: 1 }, PATIENCE).unwrap();
-    for number in 0..100 {
-        link.send_raw(&put(&format!("half{number}"), 1), PATIENCE).unwrap();
-    }
-    println!("{READY}");
-    sleep(PATIENCE);
-}
-
-#[test]
-fn a_control_plane_killed_in_a_batch_leaves_nothing_of_it() {
-    if !is_root("a_control_plane_killed_in_a_batch_leaves_nothing_of_it") {
-        return;
-    }
-    let Busy { place, running, link, counters, .. } = Busy::start(&Setup::default());
-    let gauges = link.gauges().unwrap();
-    let generation = gauges.get(Gauge::Generation);
-    // There is one control plane at a time: this one makes room.
-    drop(link);
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "half_a_batch", "--ignored", "--nocapture"])
-        .env(CHILD, place.runtime_dir())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let ready =
-        BufReader::new(child.stdout.take().unwrap()).lines().any(|line| line.unwrap().contains(READY));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(ready, "it ended before it was killed");
-
-    until("the half batch is abandoned", || gauges.link(LinkCounter::Abandoned) == 1);
-    let mut link = ControlLink::open(&place.runtime_dir()).unwrap();
-    link.attach(PATIENCE).unwrap();
-    let dump = link.dump(PATIENCE).unwrap();
-    assert_eq!(dump.generation, generation);
-    assert!(backends(&dump).keys().eq(["b1", "b2", "b3"]));
-    assert_eq!(commit(&mut link, &[put("b4", 1)]), generation + 2);
-    running.stop(Signal::TERM);
-    assert_consistent(&counters);
-    let expected = [Reason::NoConfig, Reason::Hash, Reason::Flow];
-    for reason in Reason::ALL.iter().filter(|reason| !expected.contains(reason)) {
-        assert_eq!(counters.reason(*reason), 0, "{reason}");
-    }
 }

@@ -175,12 +175,13 @@ struct Interleaving {
     /// The second phase, waiting for all workers to have the first.
     waiting: Option<Arc<Snapshot>>,
     workers: [Worker; 2],
-    /// Flows with the MAC address they must leave to.
-    homes: HashMap<Flow, [u8; 6]>,
+    /// Flows with the MAC address they must leave to, and the token that joins of theirs carry.
+    homes: HashMap<Flow, ([u8; 6], Option<Token>)>,
     next_port: u16,
     seconds: u64,
     forgotten: usize,
     reused: usize,
+    joined: usize,
     ever: HashMap<BackendId, String>,
 }
 
@@ -203,6 +204,7 @@ impl Interleaving {
             seconds: 0,
             forgotten: 0,
             reused: 0,
+            joined: 0,
             ever: HashMap::new(),
         }
     }
@@ -262,7 +264,11 @@ impl Interleaving {
 
     /// Forgets what no entry holds; what is forgotten is unknown from the next snapshot on.
     fn forget(&mut self) {
+        if self.random.percent(20) {
+            self.end_connections();
+        }
         let mut held = Vec::new();
+        self.tables.tokens.for_each(0, self.tables.tokens.lines(), |entry| held.push(entry.backend));
         self.tables.flows.sweep(0, self.tables.flows.lines(), |entry| {
             held.push(entry.backend);
             engine::flow_table::Keep::Yes
@@ -277,15 +283,25 @@ impl Interleaving {
         self.workers[worker].send(&self.tables, Tick::from_seconds(self.seconds), frame)
     }
 
+    /// A new flow; of some the token is learned, by any worker.
     fn open(&mut self) {
         self.next_port += 1;
         let family = FAMILIES[self.random.below(2)];
         let flow = flow(family, 9, self.next_port, 9, 8000);
-        let (verdict, frame) = self.send(of(&flow).syn(1).build());
-        match verdict.backend {
-            Some(_) => drop(self.homes.insert(flow, *frame.first_chunk().unwrap())),
-            None => assert_eq!(verdict.reason, Reason::NoBackend),
+        let (verdict, frame) = self.send(of(&flow).syn(1).mp_capable_syn_v1().build());
+        if verdict.backend.is_none() {
+            assert_eq!(verdict.reason, Reason::NoBackend);
+            return;
         }
+        let mac = *frame.first_chunk().unwrap();
+        let token = self.random.percent(40).then(|| {
+            let key = Key(u64::from(self.next_port).to_be_bytes());
+            let ack = of(&flow).data(2, 1).mp_capable_ack(Version::V1, CLIENT_KEY, key);
+            let (verdict, frame) = self.send(ack.build());
+            assert!(verdict.learned && frame[..6] == mac, "{verdict:?}");
+            Token::from_key(Version::V1, &key)
+        });
+        self.homes.insert(flow, (mac, token));
     }
 
     fn some_flow(&mut self) -> Option<Flow> {
@@ -295,26 +311,56 @@ impl Interleaving {
         (!flows.is_empty()).then(|| flows[self.random.below(flows.len())])
     }
 
+    /// A packet of a flow, or a join of its connection, to any worker.
     fn follow(&mut self) {
         let Some(flow) = self.some_flow() else { return };
-        let (verdict, frame) = self.send(of(&flow).data(2, 1).build());
-        assert_eq!(verdict.reason, Reason::Flow);
-        assert_eq!(frame[..6], self.homes[&flow], "{flow:?} was moved: {verdict:?}");
+        let (mac, token) = self.homes[&flow];
+        match token {
+            Some(token) if self.random.percent(50) => {
+                self.next_port += 1;
+                let family = FAMILIES[self.random.below(2)];
+                let join = support::flow(family, 10, self.next_port, 9, 8000);
+                let (verdict, frame) = self.send(of(&join).syn(1).mp_join_syn(token, 1, 1).build());
+                assert_eq!(verdict.reason, Reason::Token);
+                assert_eq!(frame[..6], mac, "{join:?} left its connection: {verdict:?}");
+                self.homes.insert(join, (mac, None));
+                self.joined += 1;
+            }
+            _ => {
+                let (verdict, frame) = self.send(of(&flow).data(2, 1).build());
+                assert_eq!(verdict.reason, Reason::Flow);
+                assert_eq!(frame[..6], mac, "{flow:?} was moved: {verdict:?}");
+            }
+        }
     }
 
-    /// A flow ends, and its entry with it: what the sweep does after a while.
+    /// A flow ends, and its entry with it: what the sweep does after a while. Its token stays.
     fn end(&mut self) {
         let Some(flow) = self.some_flow() else { return };
-        self.homes.remove(&flow);
-        let hash = self.tables.flow_hash(&flow);
+        self.remove(&flow);
+    }
+
+    /// All connections with tokens end, and what they left has gone: no backend is held by a token any more.
+    fn end_connections(&mut self) {
+        let with_token = |(_, token): &([u8; 6], Option<Token>)| token.is_some();
+        let ended: Vec<Flow> =
+            self.homes.iter().filter(|(_, home)| with_token(home)).map(|(flow, _)| *flow).collect();
+        ended.iter().for_each(|flow| self.remove(flow));
+        let later = Tick::from_seconds(self.seconds + 600);
+        self.tables.tokens.sweep(0, self.tables.tokens.lines(), later, 1);
+    }
+
+    fn remove(&mut self, flow: &Flow) {
+        self.homes.remove(flow);
+        let hash = self.tables.flow_hash(flow);
         let found = self.tables.flows.find(hash).unwrap();
         assert!(self.tables.flows.remove(&found));
     }
 }
 
 #[test]
-fn whatever_the_order_of_manager_and_workers_a_flow_stays_where_it_is() {
-    let (mut forgotten, mut reused) = (0, 0);
+fn whatever_the_order_of_manager_and_workers_a_flow_stays_where_it_is_and_joins_follow_it() {
+    let (mut forgotten, mut reused, mut joined) = (0, 0, 0);
     for seed in 0..60 {
         let mut all = Interleaving::new(seed);
         for _ in 0..1500 {
@@ -322,8 +368,10 @@ fn whatever_the_order_of_manager_and_workers_a_flow_stays_where_it_is() {
         }
         forgotten += all.forgotten;
         reused += all.reused;
+        joined += all.joined;
     }
     assert!(forgotten > 50 && reused > 10, "{forgotten} forgotten, {reused} ids given again");
+    assert!(joined > 1000, "{joined} joins");
 }
 
 #[test]
@@ -412,6 +460,84 @@ fn a_removed_pool_is_known_until_its_last_backend_is_forgotten_and_then_gone() {
     world.wait(200);
     assert_eq!(world.forget_unused(), 1, "b2");
     assert!(world.model.pools().is_empty());
+}
+
+/// Backends with a MAC address each, as many as asked for.
+fn many(letter: char, count: u16) -> Vec<Command> {
+    let one = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        Command::PutBackend {
+            pool: name("servers"),
+            name: name(&format!("{letter}{number}")),
+            address4: Some([10, 1, high, low].into()),
+            address6: Some([0xfd00, 1, 0, 0, 0, 0, 1, number].into()),
+            mac: Some([2, 0, 0, u8::try_from(letter).unwrap(), high, low]),
+            weight: 100,
+            state: BackendState::Active,
+        }
+    };
+    (0..count).map(one).collect()
+}
+
+fn removals(letter: char, count: u16) -> impl Iterator<Item = Command> {
+    (0..count).map(move |number| remove(&format!("{letter}{number}")))
+}
+
+/// Opens flows and says where each went: its backend's name and the MAC address on the frame.
+fn homes_of(worker: &mut Worker, tables: &Tables, flows: &[Flow]) -> Vec<(String, [u8; 6])> {
+    let now = Tick::from_seconds(0);
+    let home = |flow: &Flow| {
+        let (verdict, frame) = worker.send(tables, now, of(flow).syn(1).build());
+        assert_eq!(verdict.reason, Reason::Hash);
+        let backend = worker.snapshot.backend(verdict.backend.unwrap()).unwrap();
+        let mac = *frame.first_chunk().unwrap();
+        assert_eq!(Some(mac), backend.mac);
+        (backend.name.to_string(), mac)
+    };
+    flows.iter().map(home).collect()
+}
+
+#[test]
+fn a_thousand_backends_of_a_pool_share_its_flows_and_half_of_them_change_without_moving_one() {
+    let site = support::site();
+    let pool = [Command::PutPool { name: name("servers") }, vip("web", "servers")];
+    let commands = [&pool[..], &services("web", 9, 8000), &many('a', 1000)].concat();
+    let old = Model::default().apply(&commands).unwrap();
+    let first = Snapshot::of_model(&old, &site, 1);
+    let tables = Tables::on_heap(100_000, 16, &[5; 32]);
+    let mut worker = Worker::new(&Arc::new(first.clone()));
+    let opened: Vec<Flow> = FAMILIES.into_iter().flat_map(|family| flows(family).take(10_000)).collect();
+    let homes = homes_of(&mut worker, &tables, &opened);
+    let mut shares: HashMap<&str, usize> = HashMap::new();
+    for (backend, _) in &homes {
+        *shares.entry(backend).or_default() += 1;
+    }
+    let (least, most) = (shares.values().min().unwrap(), shares.values().max().unwrap());
+    // 20 each on average; what chance alone does to 1,000 of them.
+    assert!(shares.len() == 1000 && *least >= 4 && *most <= 45, "{} have {least} to {most}", shares.len());
+
+    // Five hundred go and five hundred come, in one batch.
+    let change: Vec<Command> = removals('a', 500).chain(many('n', 500)).collect();
+    let new = old.apply(&change).unwrap();
+    let mut behind = Worker::new(&Arc::new(first.knowing(&new, &site, 2)));
+    let mut ahead = Worker::new(&Arc::new(Snapshot::of_model(&new, &site, 3)));
+    let now = Tick::from_seconds(0);
+    for (flow, (_, mac)) in opened.iter().zip(&homes) {
+        for worker in [&mut ahead, &mut behind] {
+            let (verdict, frame) = worker.send(&tables, now, of(flow).data(2, 1).build());
+            assert!(verdict.reason == Reason::Flow && frame[..6] == *mac, "{flow:?}: {verdict:?}");
+        }
+    }
+    let later: Vec<Flow> = flows(Family::V6).skip(20_000).take(4000).collect();
+    let homes = homes_of(&mut ahead, &tables, &later);
+    let newcomers = homes.iter().filter(|(backend, _)| backend.starts_with('n')).count();
+    assert!((1700..2300).contains(&newcomers), "half of 4000: {newcomers}");
+    for (flow, (backend, mac)) in later.iter().zip(&homes) {
+        let is_removed = backend.strip_prefix('a').is_some_and(|number| number.parse::<u16>().unwrap() < 500);
+        assert!(!is_removed, "{backend} was removed");
+        let (verdict, frame) = behind.send(&tables, now, of(flow).data(2, 1).build());
+        assert!(verdict.reason == Reason::Flow && frame[..6] == *mac, "{flow:?}: {verdict:?}");
+    }
 }
 
 /// Two workers, on two snapshots that choose differently, meet the same SYN at the same time. The flow may belong to

@@ -249,6 +249,12 @@ impl ControlLink {
         self.attached(within, |end, wait| end.send(wait, command))
     }
 
+    /// Takes one event as it is: for tests that die at the wrong moment.
+    #[doc(hidden)]
+    pub fn event_raw(&mut self, within: Duration) -> Result<Event, ControlLinkError> {
+        self.attached(within, |end, wait| end.event(wait))
+    }
+
     /// Runs an exchange over the attached end; an error detaches it.
     fn attached<T>(
         &mut self,

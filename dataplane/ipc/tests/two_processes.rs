@@ -16,7 +16,7 @@ use ipc::counters::{Gauge, LinkCounter};
 use ipc::data_link::{DataLink, DataLinkError, Request};
 use ipc::layout::{ABI_VERSION, COMMAND_SLOTS, EVENT_SLOTS};
 use ipc::liveness::LockError;
-use ipc::message::{Command, Event, MAX_BATCH, Name, Refusal};
+use ipc::message::{BackendState, Command, Event, Forward, MAX_BATCH, Name, Protocol, Refusal, UnknownToken};
 use ipc::segment::SegmentError;
 
 /// Long enough for the slowest machine: no test passes or fails by it, but where it says so.
@@ -85,7 +85,7 @@ fn child() {
         Some(("unfinished", messages)) => {
             let mut link = ControlLink::open(dir).unwrap();
             link.attach(PATIENCE).unwrap();
-            let batch = std::iter::once(Command::Begin { batch: 1 }).chain(pools(8));
+            let batch = std::iter::once(Command::Begin { batch: 1 }).chain(mixed());
             for command in batch.take(messages.parse().unwrap()) {
                 link.send_raw(&command, PATIENCE).unwrap();
             }
@@ -133,6 +133,38 @@ fn data_plane(dir: &Path) -> ! {
 
 fn pools(count: usize) -> Vec<Command> {
     (0..count).map(|n| Command::PutPool { name: name(n) }).collect()
+}
+
+/// Every kind of change, in two turns and a half.
+fn mixed() -> Vec<Command> {
+    let (pool, backend, vip) = (name(1), name(2), name(3));
+    let (address, port) = ([10, 9, 9, 9].into(), 80);
+    let kinds = [
+        Command::PutPool { name: pool },
+        Command::PutBackend {
+            pool,
+            name: backend,
+            address4: Some([10, 0, 0, 1].into()),
+            address6: None,
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            weight: 1,
+            state: BackendState::Active,
+        },
+        Command::PutVip {
+            name: vip,
+            pool,
+            protocol: Protocol::Tcp,
+            forward: Forward::L2dsr,
+            learn: true,
+            unknown_token: UnknownToken::Drop,
+        },
+        Command::PutService { vip, address, port },
+        Command::RemoveService { vip, address, port },
+        Command::RemoveVip { name: vip },
+        Command::RemoveBackend { pool, name: backend, deadline: Some(60) },
+        Command::RemovePool { name: pool },
+    ];
+    kinds.into_iter().cycle().take(20).collect()
 }
 
 fn name(n: usize) -> Name {
@@ -193,7 +225,7 @@ fn a_second_control_plane_is_refused_by_pid_and_kill_9_of_the_first_frees_its_pl
 
 #[test]
 fn death_in_the_middle_of_a_batch_abandons_it_at_every_message() {
-    for messages in 1..=9 {
+    for messages in 1..=1 + mixed().len() {
         let dir = tempfile::tempdir().unwrap();
         let mut data = DataLink::create(dir.path()).unwrap();
         let reader = data.gauge_reader();

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail by panicking")]
 
+pub mod busy;
 pub mod packets;
 
 use std::cell::RefCell;
