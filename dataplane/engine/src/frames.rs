@@ -1,4 +1,8 @@
-//! What the engine asks of a burst of frames: bytes, a little room in front, and a shorter end.
+//! What the engine asks of a burst of frames: bytes, a little room in front, a shorter end, and a whole new content.
+//!
+//! A frame may lie in several segments, as jumbo frames do in mbufs: [`Frames::bytes`] is the first, which must hold
+//! every header, and [`Frames::wire_len`] is the length of all. Whatever reads or changes more than headers must say
+//! what it does when that is not at hand.
 //!
 //! `dataplane` implements this over mbufs, tests and `replay` over vectors, so the same pipeline runs on ports,
 //! in tests and on capture files. Indices run from 0 to `len()`; past that every method is empty or does nothing,
@@ -14,7 +18,8 @@ pub trait Frames {
         self.len() == 0
     }
 
-    /// The frame's bytes, from the Ethernet header on. Of a frame in several segments, the first.
+    /// The frame's bytes, from the Ethernet header on. Of a frame in several segments, the first: the rest cannot be
+    /// read or written here, and goes along as it is.
     fn bytes(&self, index: usize) -> &[u8];
 
     /// The same, to be rewritten in place.
@@ -23,14 +28,15 @@ pub trait Frames {
     /// Bytes of the whole frame on the wire, all segments.
     fn wire_len(&self, index: usize) -> usize;
 
-    /// Grows the frame by `count` bytes in front and returns all its bytes; `None` where there is no headroom,
+    /// Grows the frame by `count` bytes in front and returns its bytes, as [`Self::bytes_mut`] does; `None` where there is no headroom,
     /// and then nothing changed. The new bytes hold anything.
     fn prepend(&mut self, index: usize, count: usize) -> Option<&mut [u8]>;
 
     /// Cuts the frame to its first `len` bytes; one that is not longer, or in several segments, stays as it is.
     fn truncate(&mut self, index: usize, len: usize);
 
-    /// Puts these bytes in place of the whole frame; `false`, and nothing changed, where they do not fit.
+    /// Puts these bytes in place of the whole frame, whose other segments go; `false`, and nothing changed, where
+    /// they do not fit the first segment's buffer.
     fn replace(&mut self, index: usize, bytes: &[u8]) -> bool;
 
     /// Asks the CPU to have the frame's first cache lines at hand soon.

@@ -11,9 +11,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use ipc::id::{BackendId, PoolId, PortId, VipId};
-use ipc::message::{BackendState, Forward, Name, UnknownToken};
+use ipc::message::{BackendState, Forward, Name, Protocol, UnknownToken};
 use packet::{Address, Family, Flow};
 
 use crate::hash::HashKey;
@@ -121,6 +121,11 @@ pub struct Snapshot {
     configured: bool,
     services: HashMap<ServiceKey, VipId>,
     any_port: bool,
+    /// Every address of a VIP, whatever its ports.
+    addresses: HashSet<(Address, Family)>,
+    /// Where UDP fragments to an address go: they have no ports. `None` where its UDP VIPs differ in pool or way of
+    /// forwarding, so that nobody can tell.
+    fragments: HashMap<(Address, Family), Option<VipId>>,
     vips: Vec<Option<Vip>>,
     pools: Vec<Option<Pool>>,
     backends: Vec<Option<Backend>>,
@@ -148,6 +153,8 @@ impl Snapshot {
             configured: false,
             services: HashMap::new(),
             any_port: false,
+            addresses: HashSet::new(),
+            fragments: HashMap::new(),
             vips: Vec::new(),
             pools: Vec::new(),
             backends: Vec::new(),
@@ -187,6 +194,10 @@ impl Snapshot {
                 };
                 next.any_port |= *port == 0;
                 next.services.insert(key, vip.id);
+                next.addresses.insert((key.address, key.family));
+                if vip.protocol == Protocol::Udp {
+                    next.add_fragments(&key, vip.id, (pool, vip.forward));
+                }
             }
             let (forward, learn, unknown_token) = (vip.forward, vip.learn, vip.unknown_token);
             put(
@@ -196,6 +207,18 @@ impl Snapshot {
             );
         }
         next
+    }
+
+    /// Notes that fragments to a service's address are for a VIP, or that nobody can tell. `sends` is all that
+    /// matters to a fragment: pool and way of forwarding.
+    fn add_fragments(&mut self, key: &ServiceKey, vip: VipId, sends: (PoolId, Forward)) {
+        let same = |other: VipId| other == vip || self.vip(other).map(|v| (v.pool, v.forward)) == Some(sends);
+        let now = match self.fragments.get(&(key.address, key.family)) {
+            None => Some(vip),
+            Some(Some(other)) if same(*other) => Some(*other),
+            Some(_) => None,
+        };
+        self.fragments.insert((key.address, key.family), now);
     }
 
     /// The first phase: this snapshot's VIPs and choices, and the model's backends known beside its own.
@@ -230,6 +253,21 @@ impl Snapshot {
             return exact.copied();
         }
         self.services.get(&ServiceKey { port: 0, ..key }).copied()
+    }
+
+    /// Whether a flow's packets are addressed to a VIP, on whatever port.
+    pub fn is_vip_address(&self, flow: &Flow) -> bool {
+        self.has_vip_address(flow.destination, flow.family)
+    }
+
+    /// Whether a VIP has this address.
+    pub fn has_vip_address(&self, address: Address, family: Family) -> bool {
+        self.addresses.contains(&(address, family))
+    }
+
+    /// The VIP that a UDP fragment is for, by its destination address alone.
+    pub fn fragment_service(&self, flow: &Flow) -> Option<VipId> {
+        *self.fragments.get(&(flow.destination, flow.family))?
     }
 
     /// A VIP by its id.

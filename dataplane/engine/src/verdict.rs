@@ -11,7 +11,8 @@ pub enum Action {
     Forward,
     /// Answered by Weft; the frame now holds the answer and leaves by the port it came from.
     Local,
-    /// For the kernel, through the port's exception path.
+    /// For the kernel, which has the frame already or gets it through the port's exception path. The reason says why
+    /// it was not Weft's.
     Punt,
     /// Dropped; the reason says why.
     Drop,

@@ -40,9 +40,19 @@ impl Port {
         self.addresses.iter().map(|(address, _)| *address).find(|address| family_of(*address) == family)
     }
 
+    /// Whether `address` is one of the port's own.
+    pub(crate) fn owns(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|(own, _)| *own == address)
+    }
+
     /// Whether `address` lies in one of the port's prefixes.
     pub(crate) fn is_on_link(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|(own, prefix)| same_prefix(*own, address, *prefix))
+    }
+
+    /// Whether the kernel answers for the port's own addresses and gets what is not Weft's.
+    pub(crate) fn has_kernel(&self) -> bool {
+        self.kernel_sees_frames || self.exception
     }
 
     fn has_gateway(&self, family: Family) -> bool {

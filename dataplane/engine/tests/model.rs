@@ -350,7 +350,7 @@ impl Simulation {
         let text = format!("b{number}");
         let weight = [0, 1, 50, 100, 300][self.random.below(5)];
         let state = [BackendState::Active, BackendState::Active, BackendState::Draining, BackendState::Down];
-        let forward = [Forward::L2dsr, Forward::Ipip][self.random.below(2)];
+        let forward = Forward::ALL[self.random.below(3)];
         let commands = match self.random.below(8) {
             0 | 1 => vec![put(number)],
             2 | 3 => {

@@ -66,7 +66,6 @@ fn verdicts_bytes_and_counters_are_the_same_for_bursts_of_1_2_32_and_64() {
         Reason::NoNeighbour,
         Reason::NoTunnelAddress,
         Reason::NoHeadroom,
-        Reason::TooBig,
         Reason::JoinRate,
     ];
     assert!(never.iter().all(|reason| cannot.contains(reason)), "never met: {never:?}");

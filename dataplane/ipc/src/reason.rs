@@ -16,9 +16,9 @@ names! {
         Related = "related",
         /// A UDP fragment: Maglev chose by addresses and protocol alone, so that all fragments of a datagram meet.
         Fragment = "fragment",
-        /// An ARP request for an address of the port was answered.
+        /// An ARP request for an address of the port, or of a VIP in its networks, was answered.
         Arp = "arp",
-        /// A neighbour solicitation for an address of the port was answered.
+        /// A neighbour solicitation for an address of the port, or of a VIP in its networks, was answered.
         Neighbour = "neighbour",
         /// A SYN with MP_JOIN of an unknown token was answered with RST, as the VIP's policy asks.
         TokenReset = "token_reset",
@@ -45,11 +45,11 @@ names! {
         BadUdp = "bad_udp",
         /// A fragment of a TCP packet: its options cannot be trusted and its ports may be missing.
         TcpFragment = "tcp_fragment",
-        /// A fragment of any packet but TCP.
+        /// A fragment of anything but TCP and UDP, or of UDP to an address whose UDP VIPs send different ways.
         OtherFragment = "other_fragment",
-        /// Neither TCP nor UDP, nor a neighbour solicitation for the port.
+        /// A protocol that is not balanced, or an ICMP message that is nobody's here.
         OtherProtocol = "other_protocol",
-        /// ARP that asks for an address the port does not have, or that is no request.
+        /// ARP that asks for an address that is neither the port's nor an on-link VIP's, or that is no request.
         ArpNotOurs = "arp_not_ours",
         /// No VIP has this destination address, port and protocol.
         NotVip = "not_vip",
@@ -65,7 +65,7 @@ names! {
         AmbiguousToken = "ambiguous_token",
         /// A SYN with MP_JOIN of a token that had more joins within a tick than any connection has subflows.
         JoinRate = "join_rate",
-        /// An ICMP error to a VIP that quotes too little, or a packet that no client of the VIP can have caused.
+        /// An ICMP error to a VIP that names no flow of it, or an echo request that is damaged or cannot be answered.
         BadIcmp = "bad_icmp",
         /// The packet is larger than the port's MTU once encapsulated; its sender allows fragments, or was told enough.
         TooBig = "too_big",

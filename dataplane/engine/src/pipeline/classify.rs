@@ -5,12 +5,12 @@
 
 use ipc::counter::Counter;
 use ipc::reason::Reason;
-use packet::{Capable, Flags, Join, Kind, Malformed, Options, ParseError, Parsed};
+use packet::{Capable, Flags, Join, Kind, Malformed, Options, Parsed};
 
-use super::{Class, Context, Slot, SynKind, local};
+use super::{Class, Context, Slot, SynKind, other};
 use crate::frames::Frames;
 use crate::snapshot::Port;
-use crate::verdict::{Action, Verdict};
+use crate::verdict::Verdict;
 
 /// How many frames ahead their bytes are asked for.
 const AHEAD: usize = 8;
@@ -29,7 +29,7 @@ pub(super) fn burst<F: Frames>(slots: &mut [Slot], frames: &mut F, cx: &Context<
         slot.class = Class::Decided;
         match slot.parsed.kind {
             Kind::Tcp | Kind::Udp => service(slot, frames.bytes(index), cx),
-            _ => other(slot, frames, index, cx),
+            _ => other::classify(slot, frames, index, cx),
         }
         holds_syn |= matches!(slot.class, Class::Syn(_));
     }
@@ -43,14 +43,14 @@ fn service(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) {
         return;
     };
     if !is_ours(port, frame) {
-        return slot.refuse(Reason::NotOurMac);
+        return other::not_our_mac(slot, frame, port, cx);
     }
     if !cx.snapshot.is_configured() {
-        return slot.refuse(Reason::NoConfig);
+        return other::unconfigured(slot, port, cx);
     }
     let flow = &slot.parsed.flow;
     let Some(vip) = cx.snapshot.service(flow) else {
-        return leave_to_kernel(slot, port, Reason::NotVip);
+        return other::leave_to_kernel(slot, port, Reason::NotVip, cx);
     };
     slot.verdict.vip = Some(vip);
     slot.hash = cx.tables.flow_hash(flow);
@@ -88,53 +88,14 @@ fn syn(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) -> SynKind {
     }
 }
 
-/// Everything that is neither TCP nor UDP.
-#[inline(never)]
-fn other<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: &Context<'_>) {
-    let Some(port) = cx.snapshot.port(cx.port) else {
-        return;
-    };
-    let frame = frames.bytes(index);
-    if !is_ours(port, frame) && !is_group(frame) {
-        return slot.refuse(Reason::NotOurMac);
-    }
-    let reason = match slot.parsed.kind {
-        Kind::Arp | Kind::Icmp6 { .. } if !port.kernel_sees_frames => {
-            match local::answer_neighbour(&slot.parsed, frames, index, port) {
-                Ok(reason) => {
-                    slot.verdict.action = Action::Local;
-                    slot.verdict.reason = reason;
-                    return;
-                }
-                Err(reason) => reason,
-            }
-        }
-        Kind::Arp => Reason::ArpNotOurs,
-        Kind::Error(ParseError::OtherEthertype) => Reason::OtherEthertype,
-        // Damaged packets and fragments are drops on every port: they may be a VIP's.
-        Kind::Error(error) => return slot.refuse(drop_reason(error)),
-        Kind::UdpFragment { .. } => return slot.refuse(Reason::OtherFragment),
-        _ => Reason::OtherProtocol,
-    };
-    leave_to_kernel(slot, port, reason);
-}
-
-/// Not ours to forward: the kernel's where it has the frame already, else a drop with its reason.
-fn leave_to_kernel(slot: &mut Slot, port: &Port, reason: Reason) {
-    slot.refuse(reason);
-    if port.kernel_sees_frames {
-        slot.verdict.action = Action::Punt;
-    }
-}
-
 /// Whether the destination MAC address is the port's, or the port takes any (`replay` without a port).
 #[inline]
-fn is_ours(port: &Port, frame: &[u8]) -> bool {
+pub(super) fn is_ours(port: &Port, frame: &[u8]) -> bool {
     port.mac.is_none_or(|mac| frame.first_chunk() == Some(&mac))
 }
 
 /// Whether the destination MAC address is a group's: broadcast or multicast.
-fn is_group(frame: &[u8]) -> bool {
+pub(super) fn is_group(frame: &[u8]) -> bool {
     frame.first().is_some_and(|first| first & 1 == 1)
 }
 
@@ -160,21 +121,6 @@ pub(super) fn count_malformed(options: &Options, cx: &Context<'_>) {
         Malformed::CapableAndJoin => Counter::MptcpCapableAndJoin,
     };
     cx.counters.add(counter, 1);
-}
-
-/// A parse error's name among the reasons.
-const fn drop_reason(error: ParseError) -> Reason {
-    match error {
-        ParseError::Truncated => Reason::Truncated,
-        ParseError::OtherEthertype => Reason::OtherEthertype,
-        ParseError::BadIpv4 => Reason::BadIpv4,
-        ParseError::BadIpv6 => Reason::BadIpv6,
-        ParseError::BadTcp => Reason::BadTcp,
-        ParseError::BadUdp => Reason::BadUdp,
-        ParseError::BadIcmp => Reason::BadIcmp,
-        ParseError::TcpFragment => Reason::TcpFragment,
-        ParseError::OtherFragment => Reason::OtherFragment,
-    }
 }
 
 /// Whether a packet opens something: SYN alone among SYN, ACK, RST and FIN (RFC 8684 section 3.1). A SYN with

@@ -25,6 +25,8 @@ pub(super) fn burst<F: Frames>(slots: &mut [Slot], frames: &mut F, joins: &mut J
             Class::Tcp => tcp(slot, frames.bytes(index), cx),
             Class::Syn(kind) => syn::decide(slot, kind, frames, index, joins, cx),
             Class::Udp => udp(slot, cx),
+            Class::Fragment => fragment(slot, cx),
+            Class::Related => related(slot, cx),
         }
     }
 }
@@ -142,6 +144,30 @@ fn udp(slot: &mut Slot, cx: &Context<'_>) {
             slot.forward(Reason::Flow, found.entry.backend);
         }
         None => open(slot, FlowState::Udp, 0, None, cx),
+    }
+}
+
+/// A fragment of a UDP datagram: by Maglev, without an entry.
+#[inline(never)]
+fn fragment(slot: &mut Slot, cx: &Context<'_>) {
+    stateless(slot, Reason::Fragment, cx);
+}
+
+/// An ICMP error about a flow: to its backend. It does not count as traffic of the flow, since anybody can send one,
+/// and of an unknown flow it makes no entry.
+#[inline(never)]
+fn related(slot: &mut Slot, cx: &Context<'_>) {
+    match known(slot.hash, cx) {
+        Some(found) => slot.forward(Reason::Related, found.entry.backend),
+        None => stateless(slot, Reason::Related, cx),
+    }
+}
+
+/// To the backend Maglev gives the packet's flow, which leaves no trace.
+fn stateless(slot: &mut Slot, reason: Reason, cx: &Context<'_>) {
+    match maglev(slot, &slot.parsed.flow, cx) {
+        Some(backend) => slot.forward(reason, backend),
+        None => slot.refuse(Reason::NoBackend),
     }
 }
 

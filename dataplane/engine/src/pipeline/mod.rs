@@ -17,8 +17,10 @@ mod count;
 mod decide;
 mod join_rate;
 mod local;
+mod other;
 mod rewrite;
 mod syn;
+mod too_big;
 mod unsettled;
 
 use ipc::counters::WorkerCounters;
@@ -28,6 +30,7 @@ use ipc::reason::Reason;
 use packet::{Parsed, Token, Version};
 
 use self::join_rate::JoinRate;
+use self::too_big::Allowance;
 use crate::frames::Frames;
 use crate::snapshot::Snapshot;
 use crate::tables::Tables;
@@ -62,6 +65,10 @@ enum Class {
     Tcp,
     /// A UDP packet to a VIP.
     Udp,
+    /// A fragment of a UDP datagram to a VIP.
+    Fragment,
+    /// An ICMP error about a packet of a VIP's flow; the flow and its hash are those of the quoted packet.
+    Related,
 }
 
 /// What a SYN opens.
@@ -91,6 +98,7 @@ struct Slot {
 pub struct Pipeline {
     slots: [Slot; BURST],
     joins: JoinRate,
+    allowance: Allowance,
 }
 
 impl Default for Pipeline {
@@ -102,7 +110,7 @@ impl Default for Pipeline {
             verdict: Verdict::drop(Reason::NoConfig, PortId(0)),
             received: 0,
         };
-        Self { slots: [slot; BURST], joins: JoinRate::default() }
+        Self { slots: [slot; BURST], joins: JoinRate::default(), allowance: Allowance::default() }
     }
 }
 
@@ -116,7 +124,7 @@ impl Pipeline {
             syn::prefetch(slots, cx);
         }
         decide::burst(slots, frames, &mut self.joins, cx);
-        rewrite::burst(slots, frames, cx);
+        rewrite::burst(slots, frames, &mut self.allowance, cx);
         count::burst(slots, frames, cx);
         self.slots.iter().take(count).map(|slot| &slot.verdict)
     }
@@ -128,6 +136,17 @@ impl Slot {
         self.verdict.action = Action::Forward;
         self.verdict.reason = reason;
         self.verdict.backend = Some(backend);
+    }
+
+    /// Answered: the frame holds the answer now.
+    fn answer(&mut self, reason: Reason) {
+        self.verdict.action = Action::Local;
+        self.verdict.reason = reason;
+    }
+
+    /// The kernel's, which would otherwise have been dropped for the reason that stands.
+    fn punt(&mut self) {
+        self.verdict.action = Action::Punt;
     }
 
     /// Dropped.

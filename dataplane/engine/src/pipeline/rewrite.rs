@@ -9,21 +9,56 @@ use ipc::reason::Reason;
 use packet::tunnel::{self, Inner};
 use packet::{Address, Family, Flow, ethernet};
 
+use super::too_big::{self, Allowance};
 use super::{Context, Slot};
 use crate::frames::Frames;
 use crate::snapshot::Tunnel;
 use crate::verdict::Action;
 
 /// Rewrites what leaves to a backend; what cannot leave becomes a drop.
-pub(super) fn burst<F: Frames>(slots: &mut [Slot], frames: &mut F, cx: &Context<'_>) {
+pub(super) fn burst<F: Frames>(
+    slots: &mut [Slot],
+    frames: &mut F,
+    allowance: &mut Allowance,
+    cx: &Context<'_>,
+) {
     for (index, slot) in slots.iter_mut().enumerate() {
         if slot.verdict.action == Action::Forward
             && let Err(reason) = rewrite(slot, frames, index, cx)
         {
-            slot.refuse(reason);
-            slot.verdict.port = cx.port;
+            give_up(slot, frames, index, reason, allowance, cx);
         }
     }
+}
+
+/// What cannot leave is dropped, and the sender of what is too big is told if it may be.
+#[inline(never)]
+fn give_up<F: Frames>(
+    slot: &mut Slot,
+    frames: &mut F,
+    index: usize,
+    reason: Reason,
+    allowance: &mut Allowance,
+    cx: &Context<'_>,
+) {
+    let fits = if reason == Reason::TooBig { fitting(slot, cx) } else { None };
+    slot.refuse(reason);
+    slot.verdict.port = cx.port;
+    if let Some(mtu) = fits {
+        too_big::tell(slot, frames, index, mtu, allowance, cx);
+    }
+}
+
+/// The largest packet that would have left the way this one could not: the MTU less what a tunnel puts before it.
+fn fitting(slot: &Slot, cx: &Context<'_>) -> Option<u16> {
+    let (_, vip) = slot.vip(cx)?;
+    let backend = cx.snapshot.backend(slot.verdict.backend?)?;
+    let mtu = cx.snapshot.port(slot.verdict.port)?.mtu?;
+    let overhead = match vip.forward {
+        Forward::L2dsr => 0,
+        forward => overhead(forward, backend.tunnel(slot.parsed.flow.family)?.family),
+    };
+    mtu.checked_sub(u16::try_from(overhead).ok()?)
 }
 
 #[inline]
@@ -67,7 +102,7 @@ fn inner_len<F: Frames>(slot: &Slot, frames: &F, index: usize) -> usize {
 }
 
 /// Bytes that a way of forwarding puts before a packet, in an outer header of this family.
-pub(super) const fn overhead(forward: Forward, outer: Family) -> usize {
+const fn overhead(forward: Forward, outer: Family) -> usize {
     match (forward, outer) {
         (Forward::L2dsr, _) => 0,
         (Forward::Ipip, Family::V4) => tunnel::IP_OVER_V4,

@@ -17,7 +17,6 @@ use crate::flow_table::Found;
 use crate::frames::Frames;
 use crate::snapshot::Vip;
 use crate::token_table::TokenLookup;
-use crate::verdict::Action;
 
 /// A live entry not seen for this many ticks no longer protects its 5-tuple from a new SYN: about a minute,
 /// the time a server keeps a closed connection (TIME_WAIT).
@@ -135,8 +134,7 @@ fn orphan<F: Frames>(
         UnknownToken::Reset => {
             slot.refuse(reason);
             if local::answer_reset(&slot.parsed, frames, index, cx) {
-                slot.verdict.action = Action::Local;
-                slot.verdict.reason = Reason::TokenReset;
+                slot.answer(Reason::TokenReset);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Joins: to the owner of their token, or by the VIP's policy.
 
 use ipc::counter::Counter as C;
-use ipc::message::{BackendState, Command, UnknownToken};
+use ipc::message::{BackendState, Command, Forward, UnknownToken};
 use ipc::reason::Reason;
 use packet::build::{CLIENT_MAC, PORT_MAC, PacketBuilder};
 use packet::{Family, Flow, ethernet};
@@ -123,7 +123,7 @@ fn unknown(s: &Scene) -> Vec<Row> {
     let no_choice = Step::Commit(vec![
         Command::RemoveService { vip: name("hash"), address: hash.destination.to_ip(), port: port::HASH },
         Command::PutService { vip: name("empty"), address: hash.destination.to_ip(), port: port::HASH },
-        vip_with("empty", "idle", ipc::message::Forward::L2dsr, true, UnknownToken::Hash),
+        vip_with("empty", "idle", Forward::L2dsr, true, UnknownToken::Hash),
     ]);
     vec![
         row("a join of an unknown token is dropped", join(&web, TOKEN))
@@ -144,6 +144,24 @@ fn unknown(s: &Scene) -> Vec<Row> {
             .moves(&[C::JoinSyn]),
         row("a reset goes back under the VLAN tags of its join", join(&reset, TOKEN).qinq(7, 8))
             .answered(Reason::TokenReset, reset_of(&reset, &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8]))
+            .at("reset")
+            .token(TOKEN)
+            .moves(&[C::JoinSyn]),
+        row("a join of an unknown token is reset on a VIP that tunnels too", join(&reset, TOKEN).vlan(5))
+            .after([Step::Commit(vec![vip_with(
+                "reset",
+                "web-servers",
+                Forward::Ipip,
+                true,
+                UnknownToken::Reset,
+            )])])
+            .answered(Reason::TokenReset, reset_of(&reset, &[0x81, 0, 0, 5]))
+            .at("reset")
+            .token(TOKEN)
+            .moves(&[C::JoinSyn]),
+        row("a join of an unknown token is reset beside an exception path", join(&reset, TOKEN).ttl(1))
+            .on(super::frame::exception)
+            .answered(Reason::TokenReset, reset_of(&reset, &[]))
             .at("reset")
             .token(TOKEN)
             .moves(&[C::JoinSyn]),

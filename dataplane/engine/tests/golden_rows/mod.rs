@@ -1,9 +1,12 @@
 //! The golden table: what a row is, and the configuration all rows share.
 
 mod frame;
+mod icmp;
 mod join;
+mod kernel;
 mod learn;
 mod syn;
+mod too_big;
 mod tunnel;
 
 use engine::snapshot::Site;
@@ -228,7 +231,16 @@ impl Row {
 /// All rows of a family.
 pub fn all(family: Family) -> Vec<Row> {
     let scene = Scene { family, world: Scene::world(support::site()) };
-    let parts = [syn::rows, learn::rows, join::rows, frame::rows, tunnel::rows];
+    let parts = [
+        syn::rows,
+        learn::rows,
+        join::rows,
+        frame::rows,
+        icmp::rows,
+        kernel::rows,
+        tunnel::rows,
+        too_big::rows,
+    ];
     parts.into_iter().flat_map(|rows| rows(&scene)).collect()
 }
 
@@ -337,9 +349,30 @@ impl Scene {
         self.world.flow_to(backend, other, 9, port, 0)
     }
 
+    /// The name of the backend that Maglev gives a fragment of a datagram to VIP dns.
+    pub fn fragment_home(&self, flow: &Flow) -> &'static str {
+        let whole = Flow { source_port: 0, destination_port: 0, protocol: 17, ..*flow };
+        let snapshot = &self.world.snapshot;
+        let vip = snapshot.service(&Flow { destination_port: port::DNS, ..whole }).unwrap();
+        let chosen = snapshot.choose(snapshot.vip(vip).unwrap().pool, self.public_hash(&whole));
+        self.world.name_of(chosen).unwrap().to_owned().leak()
+    }
+
     /// The public hash of a flow: what GUE's source port and IPv6 flow labels are made of.
     pub fn public_hash(&self, flow: &Flow) -> u64 {
         self.world.snapshot.public_key().flow(flow)
+    }
+
+    /// The first UDP flow like this one that Maglev gives to this backend.
+    pub fn udp_flow(&self, backend: &str, like: &Flow) -> Flow {
+        let flows = (40_000..).map(|source_port| Flow { source_port, ..*like });
+        let is_its = |flow: &Flow| self.world.name_of(self.world.hashed(flow)) == Some(backend);
+        flows.into_iter().find(is_its).unwrap()
+    }
+
+    /// A flow to a port whose VIP has no backend to choose.
+    pub fn flow_of_nobody(&self, port: u16) -> Flow {
+        support::flow(self.family, 700, 40_000, 9, port)
     }
 
     /// A flow to VIP any, on any port.

@@ -2,14 +2,13 @@
 
 use engine::snapshot::Port;
 use ipc::counter::Counter as C;
-use ipc::message::{Forward, UnknownToken};
 use ipc::reason::Reason;
 use packet::build::{PORT_MAC, PacketBuilder};
 use packet::{Address, Family, Flow};
 
 use super::join::internet_checksum;
-use super::{FAR4, FAR6, KEY, Row, Scene, Step, TOKEN, connection, join, port, row, segment, syn};
-use crate::support::{PORT4, PORT6, backend_address, backend_mac, of, port as support_port, vip_with};
+use super::{FAR4, FAR6, KEY, Row, Scene, TOKEN, connection, join, port, row, segment, syn};
+use crate::support::{PORT4, PORT6, backend_address, backend_mac, of, port as support_port};
 
 pub fn rows(s: &Scene) -> Vec<Row> {
     let mut rows = headers(s);
@@ -21,7 +20,7 @@ pub fn rows(s: &Scene) -> Vec<Row> {
 
 /// What an outer header says.
 #[derive(Clone)]
-struct Outer {
+pub struct Outer {
     to_mac: [u8; 6],
     from_mac: [u8; 6],
     source: Address,
@@ -40,7 +39,7 @@ struct Outer {
 
 /// The frame that leaves: `link` is what stands between the MAC addresses and the packet, its type that of the packet
 /// inside.
-fn tunnelled(link: &[u8], inner: &[u8], outer: &Outer) -> Vec<u8> {
+pub fn tunnelled(link: &[u8], inner: &[u8], outer: &Outer) -> Vec<u8> {
     let mut frame = [outer.to_mac, outer.from_mac].concat();
     frame.extend(&link[..link.len() - 2]);
     let mut body = Vec::new();
@@ -82,7 +81,7 @@ fn tunnelled(link: &[u8], inner: &[u8], outer: &Outer) -> Vec<u8> {
 }
 
 /// The outer header of the flow's packets to a backend, in a tunnel of this family: nothing special.
-fn outer_of(s: &Scene, flow: &Flow, family: Family, number: u8) -> Outer {
+pub fn outer_of(s: &Scene, flow: &Flow, family: Family, number: u8) -> Outer {
     // Without a flow label inside the flow's hash makes one.
     let [_, _, high, low, ..] = s.public_hash(flow).to_be_bytes();
     let label = if family == Family::V6 { u32::from_be_bytes([0, 0, high, low]) << 4 } else { 0 };
@@ -115,7 +114,7 @@ fn identification(s: &Scene, flow: &Flow, own: u16) -> u16 {
 
 /// The outer headers of the flow's packets in gue, whose identification is always made of the hash, since that is
 /// there.
-fn gue_of(s: &Scene, flow: &Flow, family: Family, number: u8) -> Outer {
+pub fn gue_of(s: &Scene, flow: &Flow, family: Family, number: u8) -> Outer {
     Outer {
         gue: gue_port(s, flow),
         identification: identification(s, flow, 0),
@@ -129,7 +128,7 @@ fn inner(packet: &PacketBuilder) -> Vec<u8> {
 }
 
 /// An untagged link header's end: the type of the packet inside.
-fn untagged(s: &Scene) -> &'static [u8] {
+pub fn untagged(s: &Scene) -> &'static [u8] {
     s.by_family(&[0x08, 0x00], &[0x86, 0xdd])
 }
 
@@ -379,7 +378,7 @@ fn port_address(family: Family) -> Address {
 }
 
 /// A SYN whose IP packet has exactly this length.
-fn of_length(s: &Scene, flow: &Flow, length: usize) -> PacketBuilder {
+pub fn of_length(s: &Scene, flow: &Flow, length: usize) -> PacketBuilder {
     let headers = s.by_family(20, 40) + 40;
     syn(flow).payload(&vec![0x55; length - headers])
 }
@@ -399,34 +398,14 @@ fn limits(s: &Scene) -> Vec<Row> {
         .moves(&[C::FlowInserted])
         .sent(sent);
     exact.headroom = outer;
-    let to_tunnel =
-        Step::Commit(vec![vip_with("web", "web-servers", Forward::Ipip, true, UnknownToken::Drop)]);
     vec![
         row("a packet of exactly the MTU", of_length(s, &web, 1600))
             .forward(Reason::Hash, "web", "b2")
-            .moves(&[C::FlowInserted]),
-        row("a packet above the MTU", of_length(s, &web, 1601))
-            .dropped(Reason::TooBig)
-            .at("web")
             .moves(&[C::FlowInserted]),
         row("padding does not count against the MTU", of_length(s, &web, 1600).trailer(4))
             .forward(Reason::Hash, "web", "b2")
             .moves(&[C::FlowInserted]),
         exact,
-        row("a packet above the MTU once encapsulated", of_length(s, &tunnel, 1601 - outer))
-            .dropped(Reason::TooBig)
-            .at("tunnel")
-            .moves(&[C::FlowInserted]),
-        row("the same without DF", of_length(s, &tunnel, 1601 - outer).dont_fragment(false))
-            .dropped(Reason::TooBig)
-            .at("tunnel")
-            .moves(&[C::FlowInserted]),
-        row("a known flow's packet above the MTU", {
-            segment(&web, 0).payload(&vec![0; 1600 - s.by_family(20, 40) - 32])
-        })
-        .after([syn(&web).into(), to_tunnel])
-        .dropped(Reason::TooBig)
-        .at("web"),
         tight,
         row("a tunnel by a port without an address of the outer family", syn(&tunnel))
             .on(|port| port.addresses.retain(|(address, _)| address.is_ipv4() != (s.family == Family::V4)))
@@ -441,10 +420,6 @@ fn limits(s: &Scene) -> Vec<Row> {
                 &inner(&of_length(s, &gue, 1600 - outer - 12)),
                 &gue_of(s, &gue, s.family, 12),
             )),
-        row("gue above the MTU", of_length(s, &gue, 1601 - outer - 12).dont_fragment(false))
-            .dropped(Reason::TooBig)
-            .at("gue")
-            .moves(&[C::FlowInserted]),
         {
             let mut row = row("gue without room in front of the frame", syn(&gue))
                 .dropped(Reason::NoHeadroom)

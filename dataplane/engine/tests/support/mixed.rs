@@ -6,19 +6,20 @@ use packet::build::{PORT_MAC, PacketBuilder, packet};
 use packet::{Address, Family, Flow, Key, Token, Version};
 
 use super::{
-    CLIENT_KEY, PORT4, PORT6, Random, World, backend, backend_in, client_address, name, of, services,
-    vip_address, vip_with,
+    CLIENT_KEY, PORT4, PORT6, Random, World, backend, backend_in, backend_mac, client_address, name, of,
+    services, site, vip_address, vip_with,
 };
 
 /// The VIPs' ports.
-const PORTS: [u16; 8] = [8000, 443, 8001, 8002, 8003, 8004, 8005, 53];
+const PORTS: [u16; 14] = [8000, 443, 8000, 443, 8000, 443, 8001, 8002, 8003, 8004, 8005, 8006, 8007, 53];
 
 /// A data plane with VIPs of every kind.
 pub fn world() -> World {
     let mut commands: Vec<Command> =
-        ["one", "two", "none"].iter().map(|pool| Command::PutPool { name: name(pool) }).collect();
+        ["one", "two", "four", "none"].iter().map(|pool| Command::PutPool { name: name(pool) }).collect();
     commands.extend((1..=5).map(|n| backend("one", &format!("b{n}"), n)));
     commands.extend((11..=13).map(|n| backend("two", &format!("c{n}"), n)));
+    commands.extend((31..=32).map(|n| four_only("four", &format!("f{n}"), n)));
     commands.push(backend_in("none", "d", 20, 100, BackendState::Down));
     let (dsr, ipip, drop) = (Forward::L2dsr, Forward::Ipip, UnknownToken::Drop);
     let kinds = [
@@ -29,6 +30,8 @@ pub fn world() -> World {
         ("plain", "one", dsr, false, drop, 8003),
         ("tunnel", "one", ipip, true, drop, 8004),
         ("empty", "none", dsr, true, drop, 8005),
+        ("gue", "two", Forward::Gue, true, drop, 8006),
+        ("gue-four", "four", Forward::Gue, true, UnknownToken::Reset, 8007),
         ("any", "two", ipip, true, UnknownToken::Reset, 0),
     ];
     for (text, pool, forward, learn, unknown, port) in kinds {
@@ -44,7 +47,25 @@ pub fn world() -> World {
         unknown_token: drop,
     });
     commands.extend(services("dns", 9, 53));
-    World::new(&commands)
+    let mut site = site();
+    // The VIPs are on link.
+    site.ports[0].addresses.extend([("10.9.9.1".parse().unwrap(), 24), ("fd99::1".parse().unwrap(), 64)]);
+    let mut world = World::unconfigured(site);
+    world.commit(&commands);
+    world
+}
+
+/// A backend that has only an IPv4 address.
+fn four_only(pool: &str, text: &str, number: u8) -> Command {
+    Command::PutBackend {
+        pool: name(pool),
+        name: name(text),
+        address4: Some([10, 0, 1, number].into()),
+        address6: None,
+        mac: Some(backend_mac(number)),
+        weight: 1,
+        state: BackendState::Active,
+    }
 }
 
 /// A frame of any kind; one in eight is broken somewhere.
@@ -68,10 +89,18 @@ pub fn frame(random: &mut Random) -> Vec<u8> {
 
 fn whole(random: &mut Random) -> Vec<u8> {
     let flow = flow(random);
-    let packet = match random.below(40) {
+    let vip = |family| vip_address(family, 9);
+    let udp = Flow { protocol: 17, ..flow };
+    let packet = match random.below(48) {
         0 => packet().arp_request([10, 0, 1, 1], if random.percent(50) { PORT4 } else { [10, 0, 1, 9] }),
         1 => packet().neighbour_solicitation([0xfd; 16], PORT6),
-        2 => packet().flow(&flow).icmp(8, 0).payload(b"echo"),
+        2 => packet().flow(&flow).icmp(by(&flow, 8, 128), 0).payload(b"echoes so loud"),
+        40 => packet().arp_request([10, 9, 9, 77], vip(Family::V4).v4_octets()),
+        41 => packet().neighbour_solicitation([0; 16], vip(Family::V6).v6_octets()),
+        42..=43 => error(random, &flow),
+        44 => error(random, &udp),
+        45 => of(&udp).payload(&[0x66; 64]).fragment(u16::from(random.percent(50)) * 8, true),
+        46 => of(&flow).data(1001, 77).payload(&vec![0x55; 1500 + random.below(100)]),
         3 => of(&flow).data(1, 1).payload(&[0; 32]).fragment(0, true),
         4 => packet().ethertype(0x1234).payload(&[0; 50]),
         5 => of(&Flow { protocol: 17, ..flow }).payload(b"datagram"),
@@ -86,6 +115,32 @@ fn whole(random: &mut Random) -> Vec<u8> {
         _ => packet,
     };
     packet.build()
+}
+
+/// One of two values, by the flow's family.
+fn by<T>(flow: &Flow, v4: T, v6: T) -> T {
+    if flow.family == Family::V4 { v4 } else { v6 }
+}
+
+/// An ICMP error about a packet that went back along a flow; one in four quotes too little.
+fn error(random: &mut Random, flow: &Flow) -> PacketBuilder {
+    let back = Flow {
+        source: flow.destination,
+        destination: flow.source,
+        source_port: flow.destination_port,
+        destination_port: flow.source_port,
+        ..*flow
+    };
+    let mut quote = of(&back).build_ip();
+    if random.percent(25) {
+        quote.truncate(random.below(quote.len()));
+    }
+    let payload = [&[0; 4], quote.as_slice()].concat();
+    let (kind, code) = by(flow, (3, 4), (2, 0));
+    packet()
+        .ip(client_address(flow.family, 9), flow.destination, flow.family)
+        .icmp(kind, code)
+        .payload(&payload)
 }
 
 fn flow(random: &mut Random) -> Flow {
