@@ -2,7 +2,7 @@
 //!
 //! Desired and actual state are of one type, so that their difference ([`crate::reconcile`]) is a pure function.
 //! [`State::apply`] is the meaning of a batch: the data plane's rules, held to the engine's by the vectors both are
-//! tested with (`ipc::vectors`). Ids and what is left of removed backends are the data plane's own business.
+//! tested with (ipc/vectors/commands.rs). Ids and what is left of removed backends are the data plane's own business.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
