@@ -104,7 +104,10 @@ fn small() -> Vec<Command> {
 
 /// The table.
 pub fn vectors() -> Vec<Vector> {
-    let mut rows: Vec<Vector> = made();
+    let made = made_of_backends().into_iter().chain(made_of_vips());
+    let mut rows: Vec<Vector> = made
+        .map(|(what, batch, makes)| Vector { what, given: small(), batch, outcome: Outcome::Makes(makes) })
+        .collect();
     let refused = refusals().into_iter().chain(limits());
     rows.extend(refused.map(|(what, given, batch, place, refusal)| {
         let outcome = Outcome::Refused(place, refusal);
@@ -113,78 +116,87 @@ pub fn vectors() -> Vec<Vector> {
     rows
 }
 
-fn made() -> Vec<Vector> {
-    let row = |what, batch, makes| Vector { what, given: small(), batch, outcome: Outcome::Makes(makes) };
-    let with = |place: usize, command: Command| {
-        let mut all = small();
-        all[place] = command;
-        all
-    };
-    let and = |commands: &[Command]| [small(), commands.to_vec()].concat();
+/// What, a batch on top of [`small`], and the batch that makes the same of nothing.
+type Made = (&'static str, Vec<Command>, Vec<Command>);
+
+/// [`small`] with another command at a place.
+fn with(place: usize, command: Command) -> Vec<Command> {
+    let mut all = small();
+    all[place] = command;
+    all
+}
+
+/// [`small`] and more.
+fn and(commands: &[Command]) -> Vec<Command> {
+    [small(), commands.to_vec()].concat()
+}
+
+fn made_of_backends() -> Vec<Made> {
     vec![
-        row("nothing asked, nothing changed", vec![], small()),
-        row("all of it again changes nothing", small(), small()),
-        row(
+        ("nothing asked, nothing changed", vec![], small()),
+        ("all of it again changes nothing", small(), small()),
+        (
             "a backend put again is changed in place",
             vec![weighted("p", "b", 7)],
             with(1, weighted("p", "b", 7)),
         ),
-        row("a backend drains", vec![drained("p", "b")], with(1, drained("p", "b"))),
-        row("a second backend", vec![backend("p", "c")], and(&[backend("p", "c")])),
-        row(
+        ("a backend drains", vec![drained("p", "b")], with(1, drained("p", "b"))),
+        ("a second backend", vec![backend("p", "c")], and(&[backend("p", "c")])),
+        (
             "one name in two pools is two backends",
             vec![pool("q"), backend("q", "b")],
             and(&[pool("q"), backend("q", "b")]),
         ),
-        row("a pool may be left without backends", vec![no_backend("p", "b")], {
+        ("a pool may be left without backends", vec![no_backend("p", "b")], {
             let mut all = small();
             all.remove(1);
             all
         }),
-        row("removed and put again in one batch", vec![no_backend("p", "b"), backend("p", "b")], small()),
-        row(
+        ("removed and put again in one batch", vec![no_backend("p", "b"), backend("p", "b")], small()),
+    ]
+}
+
+fn made_of_vips() -> Vec<Made> {
+    vec![
+        (
             "a VIP put again keeps its services",
             vec![vip_by("v", "p", Protocol::Tcp, Forward::Ipip)],
             with(2, vip_by("v", "p", Protocol::Tcp, Forward::Ipip)),
         ),
-        row(
+        (
             "so it does with another protocol",
             vec![vip_by("v", "p", Protocol::Udp, Forward::L2dsr)],
             with(2, vip_by("v", "p", Protocol::Udp, Forward::L2dsr)),
         ),
-        row(
+        (
             "gue is a way to forward",
             vec![vip_by("v", "p", Protocol::Tcp, Forward::Gue)],
             with(2, vip_by("v", "p", Protocol::Tcp, Forward::Gue)),
         ),
-        row(
-            "a VIP may come before its pool",
-            vec![vip("w", "q"), pool("q")],
-            and(&[pool("q"), vip("w", "q")]),
-        ),
-        row(
+        ("a VIP may come before its pool", vec![vip("w", "q"), pool("q")], and(&[pool("q"), vip("w", "q")])),
+        (
             "one address and port of two protocols",
             vec![vip_by("u", "p", Protocol::Udp, Forward::L2dsr), service("u", "10.9.9.9", 80)],
             and(&[vip_by("u", "p", Protocol::Udp, Forward::L2dsr), service("u", "10.9.9.9", 80)]),
         ),
-        row("any port beside a port", vec![service("v", "10.9.9.9", 0)], and(&[service("v", "10.9.9.9", 0)])),
-        row("a service put twice is one", vec![service("v", "10.9.9.9", 80)], small()),
-        row(
+        ("any port beside a port", vec![service("v", "10.9.9.9", 0)], and(&[service("v", "10.9.9.9", 0)])),
+        ("a service put twice is one", vec![service("v", "10.9.9.9", 80)], small()),
+        (
             "a service moves from one VIP to another within the batch",
             vec![vip("w", "p"), service("w", "10.9.9.9", 80), no_service("v", "10.9.9.9", 80)],
             vec![pool("p"), backend("p", "b"), vip("v", "p"), vip("w", "p"), service("w", "10.9.9.9", 80)],
         ),
-        row(
+        (
             "a VIP moves to another pool, and its old one goes",
             vec![pool("q"), vip("v", "q"), no_backend("p", "b"), no_pool("p")],
             vec![pool("q"), vip("v", "q"), service("v", "10.9.9.9", 80)],
         ),
-        row(
+        (
             "everything goes",
             vec![no_service("v", "10.9.9.9", 80), no_vip("v"), no_backend("p", "b"), no_pool("p")],
             vec![],
         ),
-        row("what frames a batch changes nothing", vec![Command::Dump], small()),
+        ("what frames a batch changes nothing", vec![Command::Dump], small()),
     ]
 }
 
