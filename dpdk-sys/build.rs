@@ -139,7 +139,7 @@ fn generate(flags: &[String], out: &Path) -> Result<()> {
         .allowlist_function("rte_eth_dev_(get_mtu|set_mtu|default_mac_addr_set|adjust_nb_rx_tx_desc)")
         .allowlist_function("rte_eth_(macaddr_get|allmulticast_enable|promiscuous_enable|promiscuous_disable|promiscuous_get)")
         .allowlist_function(
-            "rte_eth_(rx|tx)_queue_setup|rte_eth_stats_(get|reset)|rte_eth_xstats_get(_names)?",
+            "rte_eth_(rx|tx)_queue_setup|rte_eth_stats_(get|reset)",
         )
         .allowlist_var("WEFT_.*|RTE_MAX_ETHPORTS|RTE_MAX_LCORE")
         .allowlist_type("weft_mbuf_layout")

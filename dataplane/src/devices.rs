@@ -4,13 +4,16 @@
 
 use anyhow::bail;
 use config::{Config, HugePages};
-use dpdk::{Eal, EalConfig, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
+use dpdk::{Eal, EalConfig, Limits, Pool, PoolConfig, Port, PortConfig};
 use ipc::counters::{Gauge, PortGauge};
 use ipc::data_link::DataLink;
 use ipc::id::PortId;
 use ipc::limits::BURST;
 
+use crate::exception::{self, Exception};
+use crate::port_watch::PortWatch;
 use crate::site;
+use crate::worker::Queues;
 
 /// mbufs each lcore keeps in its cache.
 const MBUF_CACHE: u32 = 256;
@@ -18,8 +21,8 @@ const MBUF_CACHE: u32 = 256;
 /// Room for a frame in one mbuf: a full Ethernet frame of 1,500 bytes and more. Longer ones come in segments.
 const FRAME_ROOM: u16 = 2048;
 
-/// One worker's queues: a pair on each port, in the ports' order.
-pub type Queues = Vec<(RxQueue, TxQueue)>;
+/// What a frame is longer than its MTU: Ethernet header, two VLAN tags, check sequence.
+const FRAME_OVERHEAD: u16 = 14 + 8 + 4;
 
 /// DPDK and its ports.
 pub struct Devices {
@@ -27,6 +30,9 @@ pub struct Devices {
     pub eal: Eal,
     /// The ports, started, in the configuration's order.
     pub ports: Vec<Port>,
+    /// Their exception paths, where they have one.
+    exceptions: Vec<Option<Exception>>,
+    pool: Pool,
 }
 
 impl Devices {
@@ -36,7 +42,8 @@ impl Devices {
     /// The first thing that is missing, in one sentence; nothing is left running then.
     pub fn start(config: &Config) -> anyhow::Result<Self> {
         let dataplane = &config.dataplane;
-        let devices: Vec<String> = dataplane.ports.iter().map(|port| port.device.clone()).collect();
+        let mut devices: Vec<String> = dataplane.ports.iter().map(|port| port.device.clone()).collect();
+        devices.extend(exception::devices(config)?);
         let main_lcore = dataplane.workers.first().copied().unwrap_or(0);
         let huge_pages = has_huge_pages(config)?;
         let eal = Eal::init(&EalConfig {
@@ -47,12 +54,14 @@ impl Devices {
             devices: &devices,
             ..EalConfig::new(&dataplane.file_prefix)
         })?;
-        let pool = Pool::new(&eal, "frames", &pool_config(config))?;
-        let mut ports = Vec::new();
-        for port in &dataplane.ports {
-            ports.push(configure(&eal, &pool, port, dataplane.workers.len())?);
+        let pool = Pool::new(&eal, "frames", &pool_config(config, frame_room(&eal, config)?))?;
+        let (mut ports, mut exceptions) = (Vec::new(), Vec::new());
+        for (index, configured) in dataplane.ports.iter().enumerate() {
+            let port = configure(&eal, &pool, configured, dataplane.workers.len())?;
+            exceptions.push(Exception::start(&eal, &pool, index, configured, &port)?);
+            ports.push(port);
         }
-        Ok(Self { eal, ports })
+        Ok(Self { eal, ports, exceptions, pool })
     }
 
     /// The ports as the engine sees them.
@@ -61,22 +70,41 @@ impl Devices {
         known
             .map(|(port, configured)| {
                 let mac = configured.mac.unwrap_or_else(|| port.mac());
-                site::port(configured, Some(mac), port.driver() == "net_af_packet")
+                let kernel_sees_frames = port.driver() == "net_af_packet" && configured.exception.is_none();
+                site::port(configured, Some(mac), kernel_sees_frames)
             })
             .collect()
     }
 
     /// Takes the ports' queues apart: one share for each worker.
-    pub fn take_queues(&mut self) -> Vec<Queues> {
+    pub fn take_queues(&mut self) -> Vec<Vec<Queues>> {
         let count = self.eal.lcores().len();
-        let mut shares: Vec<Queues> = (0..count).map(|_| Vec::new()).collect();
-        for port in &mut self.ports {
-            for (share, queues) in shares.iter_mut().zip(port.take_queues()) {
-                share.push(queues);
+        let mut shares: Vec<Vec<Queues>> = (0..count).map(|_| Vec::new()).collect();
+        for (port, exception) in self.ports.iter_mut().zip(&mut self.exceptions) {
+            let mut ends = exception.as_mut().map(Exception::take_ends).unwrap_or_default().into_iter();
+            for (share, (receive, transmit)) in shares.iter_mut().zip(port.take_queues()) {
+                share.push(Queues { receive, transmit, exception: ends.next() });
             }
         }
         shares
     }
+
+    /// The environment, and all that the manager watches.
+    pub fn into_watch(self) -> (Eal, PortWatch) {
+        (self.eal, PortWatch::new(self.ports, self.pool))
+    }
+}
+
+/// Room for a frame in one mbuf. Where a device receives long frames in one piece only, or cannot send pieces that
+/// another received, it is the longest frame's.
+fn frame_room(eal: &Eal, config: &Config) -> anyhow::Result<u16> {
+    let ports = &config.dataplane.ports;
+    let limits: Vec<Limits> =
+        ports.iter().map(|port| Port::limits(eal, &port.device)).collect::<Result<_, _>>()?;
+    let longest = ports.iter().map(|port| port.mtu.saturating_add(FRAME_OVERHEAD)).max().unwrap_or(0);
+    let in_one_piece = limits.iter().any(|port| !port.receives_segments || !port.sends_segments);
+    let least = limits.iter().map(|port| port.least_room).max().unwrap_or(0);
+    Ok(FRAME_ROOM.max(least).max(if in_one_piece { longest } else { 0 }))
 }
 
 /// Whether DPDK shall use huge pages: as configured, or where enough are free.
@@ -154,19 +182,22 @@ impl PagePool {
 }
 
 /// mbufs for every descriptor of every queue, every cache and every burst.
-fn pool_config(config: &Config) -> PoolConfig {
+fn pool_config(config: &Config, frame_room: u16) -> PoolConfig {
     let workers = u32::try_from(config.dataplane.workers.len()).unwrap_or(u32::MAX);
     let descriptors: u32 = config
         .dataplane
         .ports
         .iter()
-        .map(|port| u32::from(port.rx_descriptors) + u32::from(port.tx_descriptors))
+        .map(|port| {
+            let exception = port.exception.as_ref().map_or(0, |_| exception::MBUFS_A_QUEUE);
+            u32::from(port.rx_descriptors) + u32::from(port.tx_descriptors) + exception
+        })
         .sum();
     let burst = u32::try_from(2 * BURST).unwrap_or(0);
     let needed = workers * (descriptors + 2 * MBUF_CACHE + burst);
     PoolConfig {
         mbufs: (needed + 1).next_power_of_two() - 1,
-        frame_room: FRAME_ROOM,
+        frame_room,
         cache: MBUF_CACHE,
         ..PoolConfig::default()
     }
@@ -185,6 +216,7 @@ fn configure(eal: &Eal, pool: &Pool, port: &config::Port, workers: usize) -> any
             rx_descriptors: port.rx_descriptors,
             tx_descriptors: port.tx_descriptors,
             mtu: Some(port.mtu),
+            mac: None,
             // A MAC address of our own needs the frames the device would otherwise leave out.
             promiscuous: port.promiscuous || port.mac.is_some(),
         },

@@ -36,6 +36,9 @@ use crate::worker::Worker;
 /// Packets a worker receives at once. 64 gains little below a million flows and costs latency.
 const RECEIVE: usize = 32;
 
+/// Packets of the kernel that a worker moves at once: each is a system call of the TAP driver.
+const FROM_KERNEL: usize = 8;
+
 /// Runs the data plane until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -60,7 +63,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     let mut publisher = Publisher::default();
     let mut crew = Crew { tables: &tables, clock: &clock, publisher: &mut publisher, snapshot: &snapshot };
     let workers = crew.workers(&mut devices, &mut link)?;
-    let Devices { eal, ports } = devices;
+    let (eal, ports) = devices.into_watch();
     let manager = Manager {
         link,
         publisher,
@@ -135,6 +138,7 @@ impl Crew<'_> {
                 clock: Arc::clone(self.clock),
                 began: self.clock.now(),
                 burst: Burst::with_limit(&devices.eal, RECEIVE),
+                from_kernel: Burst::with_limit(&devices.eal, FROM_KERNEL),
             });
         }
         Ok(workers)

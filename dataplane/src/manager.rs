@@ -11,14 +11,14 @@ use std::time::Duration;
 use engine::model::Model;
 use engine::snapshot::{Site, Snapshot};
 use engine::tables::Tables;
-use ipc::counters::{Gauge, PortGauge};
+use ipc::counters::Gauge;
 use ipc::data_link::{Batch, DataLink, Request};
-use ipc::id::PortId;
 use ipc::message::Event;
 
 use crate::census::Census;
 use crate::clock::Clock;
 use crate::dump;
+use crate::port_watch::PortWatch;
 use crate::publish::Publisher;
 
 /// Pause between two turns when nothing is asked: commands wait this long at most.
@@ -47,7 +47,7 @@ pub struct Manager {
     /// The time, which the manager writes.
     pub clock: Arc<Clock>,
     /// The ports, to read their statistics.
-    pub ports: Vec<dpdk::Port>,
+    pub ports: PortWatch,
     /// The count of entries under way.
     pub census: Census,
 }
@@ -68,7 +68,7 @@ impl Manager {
             });
             self.take_census(stop);
             if turns.is_multiple_of(PORT_EVERY) {
-                self.read_ports();
+                self.ports.show(self.link.gauges());
             }
             turns = turns.wrapping_add(1);
             if !worked {
@@ -196,22 +196,5 @@ impl Manager {
         gauges.set(Gauge::Backends, count(backends.count()));
         gauges.set(Gauge::Vips, count(self.model.vips().len()));
         gauges.set(Gauge::Services, count(services));
-    }
-
-    /// Tells what the ports count themselves.
-    fn read_ports(&self) {
-        let gauges = self.link.gauges();
-        for (index, port) in self.ports.iter().enumerate() {
-            let Ok(id) = u8::try_from(index).map(PortId) else { continue };
-            if let Ok(link) = port.link() {
-                gauges.set_port(id, PortGauge::LinkUp, u64::from(link.up));
-            }
-            if let Ok(stats) = port.stats() {
-                gauges.set_port(id, PortGauge::RxMissed, stats.rx_missed);
-                gauges.set_port(id, PortGauge::RxErrors, stats.rx_errors);
-                gauges.set_port(id, PortGauge::RxNoMbuf, stats.rx_no_mbuf);
-                gauges.set_port(id, PortGauge::TxErrors, stats.tx_errors);
-            }
-        }
     }
 }

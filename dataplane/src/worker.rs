@@ -10,20 +10,33 @@ use dpdk::{Burst, RxQueue, TxQueue};
 use engine::pipeline::{Context, Pipeline};
 use engine::sweep::{LINES_PER_CALL, Sweeper};
 use engine::tables::Tables;
+use engine::verdict::Action;
 use ipc::counter::Counter;
 use ipc::counters::WorkerCounters;
 use ipc::id::PortId;
 use ipc::limits::{BURST, MAX_PORTS};
 
 use crate::clock::{Clock, Moment};
+use crate::exception::End;
 use crate::port_frames::PortFrames;
 use crate::publish::Subscriber;
+
+/// A worker's queues on one port.
+#[derive(Debug)]
+pub struct Queues {
+    /// Where its packets come from.
+    pub receive: RxQueue,
+    /// Where they leave.
+    pub transmit: TxQueue,
+    /// The way to the kernel and back, where the port has one.
+    pub exception: Option<End>,
+}
 
 /// One worker, with all it owns.
 #[derive(Debug)]
 pub struct Worker {
-    /// Its queues: one pair on each port, in the ports' order.
-    pub queues: Vec<(RxQueue, TxQueue)>,
+    /// Its queues on each port, in the ports' order.
+    pub queues: Vec<Queues>,
     /// Where its packets are judged.
     pub pipeline: Pipeline,
     /// Its part of the sweep.
@@ -40,6 +53,8 @@ pub struct Worker {
     pub began: Moment,
     /// A burst's mbufs.
     pub burst: Burst,
+    /// The mbufs of a burst from the kernel.
+    pub from_kernel: Burst,
 }
 
 impl Worker {
@@ -59,6 +74,7 @@ impl Worker {
         let moment = self.clock.now();
         for index in 0..self.queues.len() {
             self.poll_port(index, moment);
+            self.poll_kernel(index);
         }
         let cx = Context {
             snapshot: self.subscriber.snapshot(),
@@ -74,8 +90,8 @@ impl Worker {
     /// Receives, judges and sends one burst of one port.
     #[inline]
     fn poll_port(&mut self, index: usize, moment: Moment) {
-        let Some((receive, _)) = self.queues.get_mut(index) else { return };
-        if receive.receive(&mut self.burst) == 0 {
+        let Some(queues) = self.queues.get_mut(index) else { return };
+        if queues.receive.receive(&mut self.burst) == 0 {
             self.counters.add(Counter::IdlePolls, 1);
             return;
         }
@@ -89,6 +105,7 @@ impl Worker {
             port: PortId(u8::try_from(index).unwrap_or(u8::MAX)),
         };
         let mut leaving = [0_u64; MAX_PORTS];
+        let mut for_kernel = 0_u64;
         let mut frames = PortFrames(&mut self.burst);
         for (place, verdict) in self.pipeline.process(&mut frames, &cx).enumerate() {
             if let (true, Some(mask)) =
@@ -96,15 +113,54 @@ impl Worker {
             {
                 *mask |= 1 << place;
             }
+            for_kernel |= u64::from(verdict.action == Action::Punt) << place;
         }
         self.send(&leaving);
+        if for_kernel != 0 {
+            self.hand_to_kernel(index, for_kernel);
+        }
         self.burst.clear();
+    }
+
+    /// Hands frames to the kernel, where the port has a way to it; where it has none, the kernel has them already.
+    #[inline(never)]
+    fn hand_to_kernel(&mut self, index: usize, frames: u64) {
+        let Some(End { transmit, longest, .. }) =
+            self.queues.get_mut(index).and_then(|queues| queues.exception.as_mut())
+        else {
+            return;
+        };
+        // The TAP driver refuses a frame that is too long, and with it all that stand behind it.
+        let fit = ones(frames)
+            .filter(|place| self.burst.wire_len(*place) <= *longest)
+            .fold(0, |mask, place| mask | 1 << place);
+        let done = transmit.transmit(&mut self.burst, fit);
+        let refused = done.refused + (frames & !fit).count_ones();
+        self.counters.add(Counter::ExceptionTx, u64::from(done.sent));
+        if refused > 0 {
+            self.counters.add(Counter::ExceptionRefused, u64::from(refused));
+        }
+    }
+
+    /// Moves what the kernel sends through a port's exception path out of the port, unchanged and unjudged.
+    #[inline]
+    fn poll_kernel(&mut self, index: usize) {
+        let Some(Queues { transmit, exception: Some(end), .. }) = self.queues.get_mut(index) else { return };
+        if end.receive.receive(&mut self.from_kernel) == 0 {
+            return;
+        }
+        let all = self.from_kernel.held();
+        let done = transmit.transmit(&mut self.from_kernel, all);
+        self.counters.add(Counter::ExceptionRx, u64::from(done.sent));
+        if done.refused > 0 {
+            self.counters.add(Counter::ExceptionRefused, u64::from(done.refused));
+        }
     }
 
     /// Sends what leaves, port by port.
     #[inline]
     fn send(&mut self, leaving: &[u64; MAX_PORTS]) {
-        for ((_, transmit), mask) in self.queues.iter_mut().zip(leaving) {
+        for (Queues { transmit, .. }, mask) in self.queues.iter_mut().zip(leaving) {
             if *mask == 0 {
                 continue;
             }

@@ -116,15 +116,6 @@ impl Burst {
         Some(unsafe { mbuf.bytes_mut() })
     }
 
-    /// Cuts `count` bytes off the front of packet `index`. False: its first segment is shorter; unchanged.
-    #[inline]
-    pub fn trim_front(&mut self, index: usize, count: usize) -> bool {
-        let Ok(count) = u16::try_from(count) else {
-            return false;
-        };
-        self.mbuf(index).is_some_and(|mbuf| mbuf.trim_front(count))
-    }
-
     /// Makes packet `index`, of one segment, `length` bytes long: for replies written over a request. Bytes added
     /// have no defined content. `None`: several segments, or no room in the buffer; unchanged.
     #[inline]

@@ -12,6 +12,9 @@ use crate::error::{Error, reason};
 const HANDED_OVER: &[&str] =
     &["vfio-pci", "uio_pci_generic", "igb_uio", "mlx5_core", "mlx4_core", "hv_netvsc"];
 
+/// IFNAMSIZ less its zero.
+const LONGEST_INTERFACE: usize = 15;
+
 /// A device as an operator writes it: a PCI address or a virtual device, with arguments after a comma.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Device {
@@ -51,6 +54,28 @@ impl Device {
         let kind =
             ["net_af_packet", "eth_af_packet", "net_af_xdp"].iter().any(|kind| self.name.starts_with(kind));
         self.argument("iface").filter(|_| kind)
+    }
+
+    /// Checks what a TAP device needs before DPDK is asked: it would join another process's interface without a word.
+    pub(crate) fn check_tap(&self) -> Result<(), Error> {
+        if !self.name.starts_with("net_tap") {
+            return Ok(());
+        }
+        let device = self.name.clone();
+        if let Some(interface) = self.argument("iface").map(str::to_owned) {
+            if interface.len() > LONGEST_INTERFACE {
+                return Err(Error::InterfaceName { device, interface });
+            }
+            if interface_exists(&interface) && !(self.has("persist") && is_free_tap(&interface)) {
+                return Err(Error::InterfaceTaken { device, interface });
+            }
+        }
+        if Path::new("/dev/net/tun").exists() { Ok(()) } else { Err(Error::NoTun(device)) }
+    }
+
+    /// Whether it was given an argument without a value.
+    fn has(&self, key: &str) -> bool {
+        self.spec.split(',').skip(1).any(|argument| argument == key)
     }
 
     /// Why the device was not opened. `errno` and `said` are DPDK's own account.
@@ -120,6 +145,29 @@ fn pci_address(text: &str) -> Option<String> {
 fn interface_exists(interface: &str) -> bool {
     let list = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
     list.lines().filter_map(|line| line.split_once(':')).any(|(name, _)| name.trim() == interface)
+}
+
+/// Whether a kernel interface carries frames; `None` when /sys shows another namespace.
+pub(crate) fn interface_is_up(interface: &str) -> Option<bool> {
+    if !interface_exists(interface) {
+        return Some(false);
+    }
+    let folder = Path::new("/sys/class/net").join(interface);
+    if !folder.exists() {
+        return None;
+    }
+    // The kernel does not give the carrier of an interface that is set down.
+    Some(fs::read_to_string(folder.join("carrier")).is_ok_and(|carrier| carrier.trim() == "1"))
+}
+
+/// Whether a kernel interface is a persistent TAP of several queues that no process has.
+fn is_free_tap(interface: &str) -> bool {
+    // IFF_TAP, IFF_MULTI_QUEUE and IFF_PERSIST of <linux/if_tun.h>.
+    const FLAGS: u32 = 0x0002 | 0x0100 | 0x0800;
+    let flags = fs::read_to_string(Path::new("/sys/class/net").join(interface).join("tun_flags"));
+    let flags =
+        flags.ok().and_then(|flags| u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).ok());
+    flags.is_some_and(|flags| flags & FLAGS == FLAGS) && interface_is_up(interface) == Some(false)
 }
 
 /// The MTU of a kernel interface; `None` when there is no such interface, or /sys shows another namespace.

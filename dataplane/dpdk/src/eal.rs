@@ -13,12 +13,12 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dpdk_sys as sys;
 
 use crate::device::{Device, is_root};
-use crate::error::{Error, reason};
+use crate::error::{Error, last_lines, reason};
 use crate::lcore::Affinity;
 
 /// How much of DPDK's own log goes to standard error.
@@ -256,6 +256,7 @@ fn check(config: &EalConfig<'_>) -> Result<Vec<Device>, Error> {
         }
     }
     let devices = config.devices.iter().map(|text| Device::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    devices.iter().try_for_each(Device::check_tap)?;
     if config.huge_pages {
         check_huge_pages(u64::from(config.memory_mb))?;
     }
@@ -367,31 +368,27 @@ pub(crate) fn port_of(name: &str) -> Option<u16> {
     (unsafe { sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &raw mut port) } == 0).then_some(port)
 }
 
-/// The last lines of DPDK's log, as part of a sentence.
-fn last_lines(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    match lines.get(lines.len().saturating_sub(3)..) {
-        Some(last) if !last.is_empty() => format!("; DPDK says: {}", last.join("; ")),
-        _ => String::new(),
-    }
-}
+/// Held while DPDK's log is collected.
+static LOG: Mutex<()> = Mutex::new(());
 
-/// DPDK's log, collected from start to stop. Used under `STARTED`, so by one thread.
-struct Log;
+/// DPDK's log, collected from start to stop, by one thread at a time.
+pub(crate) struct Log(MutexGuard<'static, ()>);
 
 impl Log {
-    fn start() -> Self {
-        // SAFETY: the shim's buffer is used by one thread: `STARTED` lets one pass. Where no stream can be made, DPDK
+    pub(crate) fn start() -> Self {
+        let turn = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the shim's buffer is used by one thread: the one whose turn it is. Where no stream can be made, DPDK
         // logs to standard error as always.
         let _ = unsafe { sys::weft_log_start() };
-        Self
+        Self(turn)
     }
 
-    fn stop(self) -> String {
+    pub(crate) fn stop(self) -> String {
         let mut text = vec![0_u8; 16384];
         // SAFETY: `text` has room for its length; as in `start`.
         let length = unsafe { sys::weft_log_stop(text.as_mut_ptr().cast(), text.len()) };
         text.truncate(length);
+        drop(self.0);
         String::from_utf8_lossy(&text).into_owned()
     }
 }
@@ -439,11 +436,5 @@ mod tests {
         let error = check_huge_pages(1 << 40).unwrap_err().to_string();
         assert!(error.contains("> /proc/sys/vm/nr_hugepages"), "{error}");
         assert!(error.contains("huge_pages = false"), "{error}");
-    }
-
-    #[test]
-    fn only_the_end_of_a_long_log_is_repeated() {
-        assert_eq!(last_lines("a\nb\n\nc\nd\n"), "; DPDK says: b; c; d");
-        assert_eq!(last_lines(""), "");
     }
 }

@@ -74,6 +74,30 @@ pub enum Error {
         /// The interface it names.
         interface: String,
     },
+    /// The name of a TAP device's interface is another's.
+    #[error(
+        "{device}: there is a network interface {interface} already: give it another name, or remove the one there is \
+         with `ip link del {interface}`"
+    )]
+    InterfaceTaken {
+        /// The device's name.
+        device: String,
+        /// The interface it would make.
+        interface: String,
+    },
+    /// A name that no interface can have.
+    #[error("{device}: {interface:?} is too long for a network interface's name: use 15 characters at most")]
+    InterfaceName {
+        /// The device's name.
+        device: String,
+        /// The interface it would make.
+        interface: String,
+    },
+    /// The kernel has no TAP devices.
+    #[error(
+        "{0} needs /dev/net/tun: run `modprobe tun`, or in a container give it the device (`--device /dev/net/tun`)"
+    )]
+    NoTun(String),
     /// DPDK has no driver for the device, or the driver refused it.
     #[error("DPDK did not open the device {device} ({reason}){said}: check its name and its arguments")]
     DeviceRejected {
@@ -121,7 +145,7 @@ pub enum Error {
         hint: String,
     },
     /// A step of the configuration of a port failed.
-    #[error("{device} ({driver}) did not {step}: {reason}")]
+    #[error("{device} ({driver}) did not {step}: {reason}{said}")]
     Port {
         /// The device's name.
         device: String,
@@ -131,6 +155,8 @@ pub enum Error {
         step: &'static str,
         /// The cause in words.
         reason: String,
+        /// The last lines of DPDK's log, or nothing.
+        said: String,
     },
     /// No memory for a pool, or its name is taken.
     #[error(
@@ -161,6 +187,25 @@ pub enum Error {
     Affinity(String),
 }
 
+impl Error {
+    /// The same, with the last lines of DPDK's log.
+    pub(crate) fn saying(mut self, log: &str) -> Self {
+        if let Self::Port { said, .. } = &mut self {
+            *said = last_lines(log);
+        }
+        self
+    }
+}
+
+/// The last lines of DPDK's log, as part of a sentence.
+pub(crate) fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    match lines.get(lines.len().saturating_sub(3)..) {
+        Some(last) if !last.is_empty() => format!("; DPDK says: {}", last.join("; ")),
+        _ => String::new(),
+    }
+}
+
 /// An errno in words, whatever its sign.
 pub(crate) fn reason(errno: i32) -> String {
     // SAFETY: rte_strerror takes any number and gives a C string: a constant or a buffer of this thread.
@@ -170,4 +215,15 @@ pub(crate) fn reason(errno: i32) -> String {
     }
     // SAFETY: not null, ends in a zero, and this thread makes no other call before it is copied.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_a_long_log_is_repeated() {
+        assert_eq!(last_lines("a\nb\n\nc\nd\n"), "; DPDK says: b; c; d");
+        assert_eq!(last_lines(""), "");
+    }
 }

@@ -57,5 +57,5 @@ pub use eal::{Eal, EalConfig, LogLevel};
 pub use error::Error;
 pub use lcore::Affinity;
 pub use pool::{HEADROOM, Pool, PoolConfig};
-pub use port::{Link, Port, PortConfig, Stats};
+pub use port::{Limits, Link, Port, PortConfig, Stats};
 pub use queue::{RxQueue, Transmitted, TxQueue};

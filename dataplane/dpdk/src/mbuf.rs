@@ -82,7 +82,7 @@ impl<'a> Mbuf<'a> {
     pub(crate) fn data(self) -> *mut u8 {
         let buffer: *mut u8 = self.read(BUF_ADDR);
         // SAFETY: DPDK keeps data_off within the buffer of the mbuf (data_off + data_len <= buf_len), and so
-        // do `prepend`, `trim_front` and `resize` below.
+        // do `prepend` and `resize` below.
         unsafe { buffer.add(usize::from(self.headroom())) }
     }
 
@@ -115,24 +115,6 @@ impl<'a> Mbuf<'a> {
             return false;
         };
         let Some(wire_len) = self.wire_len().checked_add(u32::from(count)) else {
-            return false;
-        };
-        self.write(DATA_OFF, headroom);
-        self.write(DATA_LEN, data_len);
-        self.write(PKT_LEN, wire_len);
-        true
-    }
-
-    /// Cuts `count` bytes off the packet's start. False: the first segment is shorter, unchanged.
-    #[inline(always)]
-    pub(crate) fn trim_front(self, count: u16) -> bool {
-        let Some(data_len) = self.data_len().checked_sub(count) else {
-            return false;
-        };
-        let Some(wire_len) = self.wire_len().checked_sub(u32::from(count)) else {
-            return false;
-        };
-        let Some(headroom) = self.headroom().checked_add(count) else {
             return false;
         };
         self.write(DATA_OFF, headroom);

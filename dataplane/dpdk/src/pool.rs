@@ -39,6 +39,7 @@ impl Default for PoolConfig {
 #[derive(Clone)]
 pub struct Pool {
     pool: NonNull<sys::rte_mempool>,
+    mbufs: u32,
     frame_room: u16,
     eal: Arc<Inner>,
 }
@@ -67,7 +68,9 @@ impl Pool {
         let pool =
             unsafe { sys::rte_pktmbuf_pool_create(c_name.as_ptr(), config.mbufs, cache, 0, buffer, socket) };
         match NonNull::new(pool) {
-            Some(pool) => Ok(Self { pool, frame_room: config.frame_room, eal: eal.inner() }),
+            Some(pool) => {
+                Ok(Self { pool, mbufs: config.mbufs, frame_room: config.frame_room, eal: eal.inner() })
+            }
             None => Err(Error::Pool {
                 name: name.to_owned(),
                 mbufs: config.mbufs,
@@ -75,6 +78,11 @@ impl Pool {
                 reason: reason(crate::eal::errno()),
             }),
         }
+    }
+
+    /// How many packets it holds in all.
+    pub fn capacity(&self) -> u32 {
+        self.mbufs
     }
 
     /// How many packets are out: in bursts, in devices' rings. Not exact while workers run.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use dpdk_sys as sys;
 
-use crate::device::Device;
-use crate::eal::{Eal, Inner, port_of};
+use crate::device::{Device, interface_is_up};
+use crate::eal::{Eal, Inner, Log, port_of};
 use crate::error::{Error, reason};
 use crate::pool::Pool;
 use crate::queue::{RxQueue, TxQueue};
@@ -33,6 +33,8 @@ pub struct PortConfig {
     pub tx_descriptors: u16,
     /// The largest IP packet. `None`: what the device has.
     pub mtu: Option<u16>,
+    /// Another MAC address than the device's own. `None`: as it is.
+    pub mac: Option<[u8; 6]>,
     /// Receive frames for other MAC addresses as well.
     pub promiscuous: bool,
 }
@@ -45,6 +47,7 @@ impl Default for PortConfig {
             rx_descriptors: 1024,
             tx_descriptors: 1024,
             mtu: None,
+            mac: None,
             promiscuous: false,
         }
     }
@@ -114,19 +117,44 @@ pub struct Port {
     _not_sync: PhantomData<Cell<()>>,
 }
 
+/// What a device can do, asked before it is configured: what its pool must be like depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest MTU it does.
+    pub mtu: u16,
+    /// Whether it sends frames in several segments.
+    pub sends_segments: bool,
+    /// Whether it receives frames longer than an mbuf, in several segments.
+    pub receives_segments: bool,
+    /// Bytes that an mbuf must have room for, whatever the MTU; 0 where there is no such thing.
+    pub least_room: u16,
+}
+
 impl Port {
+    /// What the device of that name can do.
+    ///
+    /// # Errors
+    /// EAL was not started with a device of that name.
+    pub fn limits(eal: &Eal, device: &str) -> Result<Limits, Error> {
+        Ok(setup_of(eal, device)?.limits())
+    }
+
     /// Configures and starts the device of that name, which EAL was started with: a PCI address, or a virtual
     /// device with or without its arguments. Received packets come from `pool`.
     pub fn configure(eal: &Eal, device: &str, pool: &Pool, config: &PortConfig) -> Result<Self, Error> {
-        let wanted = Device::parse(device)?;
-        let known = eal.inner().devices.iter().find(|known| known.name == wanted.name).cloned();
-        let device = known.ok_or_else(|| Error::NoSuchPort(wanted.name.clone()))?;
         if !pool.is_of(eal) {
             return Err(Error::ForeignPool);
         }
-        let port = port_of(&device.name).ok_or_else(|| Error::NoSuchPort(device.name.clone()))?;
-        let setup = Setup::new(device, port)?;
+        let setup = setup_of(eal, device)?;
         setup.check_queues(config)?;
+        let log = Log::start();
+        let outcome = Self::start(eal, setup, pool, config);
+        let said = log.stop();
+        outcome.map_err(|error| error.saying(&said))
+    }
+
+    fn start(eal: &Eal, setup: Setup, pool: &Pool, config: &PortConfig) -> Result<Self, Error> {
+        let port = setup.port;
         // A device once configured is closed with its `Running`; DPDK cannot open it a second time.
         if !eal.inner().claim(port) {
             return Err(Error::PortInUse(setup.device.name));
@@ -134,6 +162,7 @@ impl Port {
         let running = Arc::new(Running { port, _pool: pool.clone(), _eal: eal.inner() });
         setup.configure(pool, config)?;
         let mtu = setup.set_mtu(config.mtu)?;
+        setup.set_mac(config.mac)?;
         setup.start(pool, config)?;
         setup.set_promiscuous(config.promiscuous)?;
         setup.set_all_multicast()?;
@@ -183,18 +212,6 @@ impl Port {
         self.mac
     }
 
-    /// Gives it another MAC address.
-    pub fn set_mac(&mut self, mac: [u8; 6]) -> Result<(), Error> {
-        let mut address = sys::rte_ether_addr { addr_bytes: mac };
-        // SAFETY: the port runs; the address is copied.
-        let errno = unsafe { sys::rte_eth_dev_default_mac_addr_set(self.id(), &raw mut address) };
-        if errno != 0 {
-            return Err(self.error("take another MAC address", errno));
-        }
-        self.mac = mac;
-        Ok(())
-    }
-
     /// The largest IP packet it sends and receives.
     pub fn mtu(&self) -> u16 {
         self.mtu
@@ -205,7 +222,8 @@ impl Port {
         (self.max_rx_queues, self.max_tx_queues)
     }
 
-    /// The state of its link, as last told by the device. Does not wait.
+    /// The state of its link, as last told by the device; of a device on a kernel's interface, whose driver does not
+    /// know, as told by the kernel. Does not wait.
     pub fn link(&self) -> Result<Link, Error> {
         let (mut mbps, mut up) = (0, 0);
         // SAFETY: the port runs; both numbers are written by the shim.
@@ -213,8 +231,12 @@ impl Port {
         if errno != 0 {
             return Err(self.error("tell its link's state", errno));
         }
+        let up = match self.device.interface() {
+            Some(interface) => interface_is_up(interface).unwrap_or(up != 0),
+            None => up != 0,
+        };
         // DPDK says "no speed" by 0 and "unknown" by all ones.
-        Ok(Link { up: up != 0, mbps: Some(mbps).filter(|mbps| *mbps != 0 && *mbps != u32::MAX) })
+        Ok(Link { up, mbps: Some(mbps).filter(|mbps| *mbps != 0 && *mbps != u32::MAX) })
     }
 
     /// What it has counted. May be asked beside the workers; not from the packet path.
@@ -237,42 +259,22 @@ impl Port {
         })
     }
 
-    /// Every counter the device has, by the driver's own names.
-    pub fn extended_stats(&self) -> Result<Vec<(String, u64)>, Error> {
-        // SAFETY: the port runs; a null array of no length asks for the number.
-        let count = unsafe { sys::rte_eth_xstats_get_names(self.id(), std::ptr::null_mut(), 0) };
-        let length = usize::try_from(count).map_err(|_| self.error("give its counters", count))?;
-        let mut names = vec![sys::rte_eth_xstat_name { name: [0; 64] }; length];
-        let mut values = vec![sys::rte_eth_xstat::default(); length];
-        let size = u32::try_from(length).unwrap_or(0);
-        // SAFETY: the port runs; `names` has room for `size`.
-        let named = unsafe { sys::rte_eth_xstats_get_names(self.id(), names.as_mut_ptr(), size) };
-        // SAFETY: the port runs; `values` has room for `size`.
-        let valued = unsafe { sys::rte_eth_xstats_get(self.id(), values.as_mut_ptr(), size) };
-        for count in [named, valued] {
-            // More than there is room for: the number of counters changed meanwhile, nothing was written.
-            if count < 0 || usize::try_from(count).is_ok_and(|count| count > length) {
-                return Err(self.error("give its counters", count));
-            }
-        }
-        values.truncate(usize::try_from(valued).unwrap_or(0));
-        let name = |id: u64| names.get(usize::try_from(id).ok()?).map(|name| text(&name.name));
-        Ok(values.iter().filter_map(|value| Some((name(value.id)?, value.value))).collect())
-    }
-
     fn error(&self, step: &'static str, errno: i32) -> Error {
         Error::Port {
             device: self.device.name.clone(),
             driver: self.driver.clone(),
             step,
             reason: reason(errno),
+            said: String::new(),
         }
     }
 }
 
-/// A C array of characters, up to its zero.
-fn text(characters: &[core::ffi::c_char]) -> String {
-    let bytes: Vec<u8> =
-        characters.iter().map(|c| c.to_ne_bytes()[0]).take_while(|byte| *byte != 0).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
+/// The first steps of every question about a device that EAL was started with.
+fn setup_of(eal: &Eal, device: &str) -> Result<Setup, Error> {
+    let wanted = Device::parse(device)?;
+    let known = eal.inner().devices.iter().find(|known| known.name == wanted.name).cloned();
+    let device = known.ok_or_else(|| Error::NoSuchPort(wanted.name.clone()))?;
+    let port = port_of(&device.name).ok_or_else(|| Error::NoSuchPort(device.name.clone()))?;
+    Setup::new(device, port)
 }

@@ -10,7 +10,7 @@ use dpdk_sys as sys;
 use crate::device::{Device, interface_mtu};
 use crate::error::{Error, reason};
 use crate::pool::Pool;
-use crate::port::PortConfig;
+use crate::port::{Limits, PortConfig};
 
 /// The Ethernet header, a VLAN tag and the check sequence: what a frame is longer than its MTU.
 const FRAME_OVERHEAD: u32 = 14 + VLAN_TAG + 4;
@@ -19,11 +19,14 @@ const VLAN_TAG: u32 = 4;
 /// What the kernel keeps beside each frame in the ring of `net_af_packet` (TPACKET2_HDRLEN, aligned).
 const RING_FRAME_OVERHEAD: u32 = 80;
 
+/// Drivers that cut a long frame into segments without being asked, and say nothing of it.
+const CUT_THEMSELVES: &[&str] = &["net_pcap", "net_memif"];
+
 /// A device on its way to a `Port`.
 pub(crate) struct Setup {
     pub(crate) device: Device,
     pub(crate) driver: String,
-    port: u16,
+    pub(crate) port: u16,
     pub(crate) info: sys::rte_eth_dev_info,
 }
 
@@ -40,6 +43,7 @@ impl Setup {
             driver: self.driver.clone(),
             step,
             reason: reason(errno),
+            said: String::new(),
         }
     }
 
@@ -79,10 +83,14 @@ impl Setup {
                 return Err(self.mtu_error(mtu, self.mtu_range()));
             }
             conf.rxmode.mtu = u32::from(mtu);
-            if u32::from(mtu) + FRAME_OVERHEAD > u32::from(pool.room()) {
-                // A frame takes several mbufs where the device can do that; where not, the driver refuses it.
-                conf.rxmode.offloads |= self.info.rx_offload_capa & sys::WEFT_RX_SCATTER;
+        }
+        let needed = u32::from(config.mtu.unwrap_or(0)) + FRAME_OVERHEAD;
+        if needed > u32::from(pool.room()) {
+            if !self.limits().receives_segments {
+                let hint = format!("it puts a frame into one mbuf, of {needed} bytes or more here");
+                return Err(self.mtu_error(config.mtu.unwrap_or(0), hint));
             }
+            conf.rxmode.offloads |= self.info.rx_offload_capa & sys::WEFT_RX_SCATTER;
         }
         conf.txmode.offloads |= self.info.tx_offload_capa & sys::WEFT_TX_MULTI_SEGS;
         // SAFETY: EAL runs and the port is one of its own; `conf` is copied.
@@ -112,10 +120,13 @@ impl Setup {
     fn kernel_mtu(&self, interface: &str, wanted: Option<u16>, driver_says: u16) -> Result<u16, Error> {
         let kernel = interface_mtu(interface).unwrap_or(driver_says);
         let mtu = wanted.unwrap_or(kernel);
+        if self.driver == "net_af_xdp" && !self.mtus().contains(&mtu) {
+            return Err(self.mtu_error(mtu, self.mtu_range()));
+        }
         if kernel < mtu {
             return Err(self.mtu_error(mtu, format!("run `ip link set dev {interface} mtu {mtu}` first")));
         }
-        let ring: u32 = self.device.argument("framesz").and_then(|size| size.parse().ok()).unwrap_or(2048);
+        let ring = u32::from(self.ring_frame());
         if self.driver == "net_af_packet" && u32::from(mtu) + FRAME_OVERHEAD + RING_FRAME_OVERHEAD > ring {
             if wanted.is_none() {
                 return Ok(
@@ -127,6 +138,36 @@ impl Setup {
             return Err(self.mtu_error(mtu, hint));
         }
         Ok(mtu)
+    }
+
+    /// The size of a frame in the ring of `net_af_packet`.
+    fn ring_frame(&self) -> u16 {
+        self.device.argument("framesz").and_then(|size| size.parse().ok()).unwrap_or(2048)
+    }
+
+    /// What the device can do.
+    pub(crate) fn limits(&self) -> Limits {
+        let least_room = match self.driver.as_str() {
+            "net_af_packet" => self.ring_frame(),
+            "net_null" => self.device.argument("size").and_then(|size| size.parse().ok()).unwrap_or(0),
+            _ => 0,
+        };
+        Limits {
+            mtu: *self.mtus().end(),
+            sends_segments: self.info.tx_offload_capa & sys::WEFT_TX_MULTI_SEGS != 0,
+            receives_segments: self.info.rx_offload_capa & sys::WEFT_RX_SCATTER != 0
+                || CUT_THEMSELVES.contains(&self.driver.as_str()),
+            least_room,
+        }
+    }
+
+    /// Gives it another MAC address, where one is wanted; before it starts.
+    pub(crate) fn set_mac(&self, wanted: Option<[u8; 6]>) -> Result<(), Error> {
+        let Some(mac) = wanted else { return Ok(()) };
+        let mut address = sys::rte_ether_addr { addr_bytes: mac };
+        // SAFETY: the port is EAL's own; the address is copied.
+        let errno = unsafe { sys::rte_eth_dev_default_mac_addr_set(self.port, &raw mut address) };
+        self.done("take another MAC address", errno)
     }
 
     /// The MTUs that the device does. DPDK's own rule: where the device gives no largest one, its longest frame does.
@@ -159,7 +200,7 @@ impl Setup {
             let errno = unsafe {
                 sys::rte_eth_rx_queue_setup(self.port, queue, rx, socket, std::ptr::null(), pool.as_ptr())
             };
-            self.done("set up a receive queue", errno)?;
+            self.done(self.receive_step(), errno)?;
         }
         for queue in 0..config.tx_queues {
             // SAFETY: as for the receive queues.
@@ -170,6 +211,16 @@ impl Setup {
         // SAFETY: configured, and every queue is set up.
         let errno = unsafe { sys::rte_eth_dev_start(self.port) };
         self.done("start", errno)
+    }
+
+    /// What fails when a receive queue cannot be set up, and what to do where that is known.
+    fn receive_step(&self) -> &'static str {
+        if self.device.argument("infinite_rx").is_some_and(|value| value != "0") {
+            "set up a receive queue (infinite_rx holds the whole file in mbufs of one pool: cut the file to fewer \
+             packets, none longer than an mbuf, or raise rx_descriptors, with which the pool grows)"
+        } else {
+            "set up a receive queue"
+        }
     }
 
     pub(crate) fn set_promiscuous(&self, wanted: bool) -> Result<(), Error> {

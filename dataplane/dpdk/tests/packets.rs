@@ -69,8 +69,6 @@ cases! {
             assert_eq!(port.stats().unwrap().tx_packets, round * 64);
         }
         assert_eq!(port.stats().unwrap().rx_packets, 6400);
-        let extended = port.extended_stats().unwrap();
-        assert!(extended.contains(&("rx_good_packets".to_owned(), 6400)), "{extended:?}");
         assert!(port.link().unwrap().up);
         assert_eq!(pool.in_use(), 0);
     }
@@ -190,7 +188,7 @@ cases! {
         assert!(!first.allocate(&pool, 1, usize::from(pool.room()) + 1), "longer than an mbuf");
     }
 
-    fn headers_grow_and_shrink_within_the_headroom_only() {
+    fn headers_grow_within_the_headroom_only() {
         let eal = eal(&[]);
         let pool = pool(&eal);
         let mut burst = Burst::new(&eal);
@@ -201,9 +199,9 @@ cases! {
         assert_eq!(burst.bytes(0), frame(1, 60), "unchanged");
         assert_eq!(burst.prepend(0, headroom).unwrap().len(), headroom + 60);
         assert!(burst.prepend(0, 1).is_none());
-        assert!(burst.trim_front(0, headroom));
-        assert_eq!((burst.bytes(0), burst.wire_len(0)), (&frame(1, 60)[..], 60));
-        assert!(!burst.trim_front(0, 61));
+        assert_eq!((&burst.bytes(0)[headroom..], burst.wire_len(0)), (&frame(1, 60)[..], headroom + 60));
+        burst.clear();
+        assert!(burst.push(&pool, &frame(1, 60)));
         assert_eq!(burst.resize(0, 42).unwrap(), &frame(1, 60)[..42]);
         assert_eq!(burst.resize(0, 2048).unwrap().len(), 2048);
         assert!(burst.resize(0, 2049).is_none());

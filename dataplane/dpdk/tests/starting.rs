@@ -110,10 +110,10 @@ cases! {
     fn an_mtu_and_a_mac_address_are_taken() {
         let eal = eal(&["net_null0", "net_ring0"]);
         let pool = pool(&eal);
-        let config = PortConfig { mtu: Some(1600), promiscuous: true, ..PortConfig::default() };
-        let mut port = Port::configure(&eal, "net_null0", &pool, &config).unwrap();
+        let mac = Some([2, 0, 0, 0, 2, 1]);
+        let config = PortConfig { mtu: Some(1600), mac, promiscuous: true, ..PortConfig::default() };
+        let port = Port::configure(&eal, "net_null0", &pool, &config).unwrap();
         assert_eq!(port.mtu(), 1600);
-        port.set_mac([2, 0, 0, 0, 2, 1]).unwrap();
         assert_eq!(port.mac(), [2, 0, 0, 0, 2, 1]);
         let port = Port::configure(&eal, "net_ring0", &pool, &PortConfig::default()).unwrap();
         assert_eq!(port.mtu(), 1500);
