@@ -53,6 +53,11 @@ impl FlowEntry {
         }
     }
 
+    /// An established flow that loses nothing without its entry and never lasted.
+    pub const fn is_brief(&self) -> bool {
+        matches!(self.class(), Class::Own) && !self.lasting
+    }
+
     /// Whether the flow is a further subflow: it was opened by MP_JOIN.
     pub const fn joins(&self) -> bool {
         matches!(self.state, FlowState::SynJoin | FlowState::Joined)

@@ -351,13 +351,16 @@ impl FlowTable {
         U: Fn(&FlowEntry) -> bool,
     {
         let mut least: Option<(Worth, usize, u64)> = None;
+        let mut has_brief = false;
         for number in self.places.candidates(hash, true) {
             for (slot, (_, b)) in slots(self.places.line(number)?).into_iter().enumerate() {
                 // Relaxed: the compare-exchange that follows decides.
                 let held = b.load(Ordering::Relaxed);
-                let Some(worth) =
-                    FlowEntry::from_words(0, held).and_then(|entry| room.worth(&entry, newcomer))
-                else {
+                let Some(entry) = FlowEntry::from_words(0, held) else {
+                    continue;
+                };
+                has_brief |= entry.is_brief();
+                let Some(worth) = room.worth(&entry, newcomer) else {
                     continue;
                 };
                 if least.is_none_or(|(before, ..)| worth < before) {
@@ -365,7 +368,7 @@ impl FlowTable {
                 }
             }
         }
-        let (worth, place, held) = least?;
+        let (worth, place, held) = least.filter(|(worth, ..)| worth.is_least_beside(has_brief))?;
         Some(if self.claim_slot(place, held) { Claim::Taken(place, worth.class) } else { Claim::Lost })
     }
 

@@ -86,12 +86,25 @@ impl Default for Evict {
 /// nobody knows whether it moved, but whoever opens connections by the million must not fill the table for hours by it.
 const UNSURE_TICKS: u16 = 225;
 
+/// A half-open join does not give way before this age in ticks: 16 seconds at least, for its handshake. How many there
+/// can be is limited where they come in.
+const JOIN_TICKS: u16 = 2;
+
 /// How soon an entry gives way among others: the least does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Worth {
     pub(crate) class: Class,
     spared: bool,
     age: core::cmp::Reverse<u16>,
+}
+
+impl Worth {
+    /// Whether this, the least of those that may give way, does so where there are, or are not, established flows that
+    /// never lasted and are only too young for it. What lasted waits for them: else a flood of whole handshakes would
+    /// push out every connection that is silent for a minute.
+    pub(crate) fn is_least_beside(&self, has_brief: bool) -> bool {
+        !(has_brief && self.class == Class::Own && self.spared)
+    }
 }
 
 /// What an insert goes by when it looks for room.
@@ -115,18 +128,23 @@ impl<U: Fn(&FlowEntry) -> bool> Room<'_, U> {
     /// What an entry is worth against a newcomer; `None` if it does not give way to it.
     ///
     /// A newcomer that Maglev answers as well without an entry takes the place of its like only: a flood of packets of
-    /// unknown flows touches nothing else. A join, which is lost without an entry, may also take that of a flow that
-    /// never lasted and loses nothing; and it is the last of the half-open ones to give way.
+    /// unknown flows touches nothing else. A join, which is lost without an entry, may also take that of a flow of its
+    /// own class that never lasted; it has [`JOIN_TICKS`] for its handshake, and then is the last of the half-open
+    /// ones to give way.
     pub(crate) fn worth(&self, entry: &FlowEntry, newcomer: &FlowEntry) -> Option<Worth> {
         let age = self.now.age_of(entry.tick);
+        let is_join = |entry: &FlowEntry| entry.state == FlowState::SynJoin;
         let mut class = entry.class();
-        if class == Class::Own && (entry.lasting || age < UNSURE_TICKS) && (self.unsure)(entry) {
+        let may_have_moved = entry.lasting || (age < UNSURE_TICKS && !is_join(newcomer));
+        if class == Class::Own && may_have_moved && (self.unsure)(entry) {
             class = Class::Kept;
         }
         if newcomer.class() == Class::Adopted && class != Class::Adopted {
             return None;
         }
-        let is_join = |entry: &FlowEntry| entry.state == FlowState::SynJoin;
+        if is_join(entry) && age < JOIN_TICKS {
+            return None;
+        }
         let at_once = class == Class::Own && !entry.lasting && is_join(newcomer);
         let limit = if at_once { Some(0) } else { self.lifetimes.evict.of(class) };
         let spared = entry.lasting || is_join(entry);
