@@ -3,15 +3,23 @@
 //! Commands of one batch are applied to a copy; the copy replaces the model only if all of them hold, so
 //! nothing is ever half applied ([`Model::apply`]). Names are what operators and the control plane speak; ids
 //! are what tables hold. An id belongs to one pool and one name for as long as any table entry may hold it: a
-//! removed backend stays in the model until [`Model::forget`], which the manager calls only after a full sweep
-//! found no entry of it, and one that comes back meanwhile gets its old id and so keeps its connections.
+//! backend that is removed keeps its flows and joins until its deadline ([`Model::expire`]); from then on it is
+//! deleted, workers no longer know it, and it stays in the model until [`Model::forget`], which the manager calls
+//! only after a full sweep found no entry of it. One that comes back meanwhile gets its old id.
+//!
+//! A model outlives the process: [`Model::restore`] takes back what another process wrote down, and believes none
+//! of it.
+
+mod restore;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipc::id::{BackendId, PoolId, VipId};
 use ipc::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES, MAX_VIPS, MAX_WEIGHT};
-use ipc::message::{BackendState, Command, Forward, Name, Protocol, Refusal, UnknownToken};
+use ipc::message::{BackendState, Command, Forward, Name, Presence, Protocol, Refusal, UnknownToken};
+
+pub use self::restore::Contradiction;
 
 /// A backend of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +38,22 @@ pub struct Backend {
     pub weight: u32,
     /// Whether it gets new connections.
     pub state: BackendState,
-    /// Removed by the operator: keeps flows and joins until no entry holds its id.
-    pub removed: bool,
+    /// Whether it is configured, and what is left of it when it is not.
+    pub presence: Presence,
+    /// When a removed one is deleted, if it has a deadline: in seconds of the caller's clock.
+    pub deadline: Option<u64>,
+}
+
+impl Backend {
+    /// Whether it is configured.
+    pub fn is_present(&self) -> bool {
+        self.presence == Presence::Present
+    }
+
+    /// Whether workers know it: its flows and joins reach it.
+    pub fn is_known(&self) -> bool {
+        self.presence != Presence::Deleted
+    }
 }
 
 /// A pool of the model. It stays, empty of present backends, while removed ones are still known.
@@ -41,7 +63,7 @@ pub struct Pool {
     pub id: PoolId,
     /// Its name.
     pub name: Name,
-    /// Its backends, removed ones included.
+    /// Its backends, removed and deleted ones included.
     pub backends: Vec<Backend>,
     /// Removed by the operator; goes with its last backend.
     pub removed: bool,
@@ -102,47 +124,73 @@ impl Model {
         self.pools.iter().find(|pool| pool.name == *name && !pool.removed).map(|pool| pool.id)
     }
 
-    /// Whether there are backends in `self` that are not in `older`: workers must know them before they may choose.
+    /// Whether `self` has known backends that `older` has not: workers must know them before they may choose.
     pub fn has_new_backends(&self, older: &Model) -> bool {
         let ids = |model: &Model| -> BTreeSet<BackendId> {
-            model.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| backend.id)).collect()
+            let all = model.pools.iter().flat_map(|pool| &pool.backends);
+            all.filter(|backend| backend.is_known()).map(|backend| backend.id).collect()
         };
         ids(self).difference(&ids(older)).next().is_some()
     }
 
-    /// Applies a batch to a copy and gives the copy, or says which command was refused and why.
+    /// As [`Model::apply_at`], for whoever knows no time: deadlines count from second 0.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn apply(&self, commands: &[Command]) -> Result<Model, Refused> {
+        self.apply_at(commands, 0)
+    }
+
+    /// Applies a batch to a copy and gives the copy, or says which command was refused and why. `now` is in seconds;
+    /// deadlines count from it.
     ///
     /// # Errors
     /// The first command that cannot hold; the model is as it was.
-    pub fn apply(&self, commands: &[Command]) -> Result<Model, Refused> {
+    pub fn apply_at(&self, commands: &[Command], now: u64) -> Result<Model, Refused> {
         let mut next = self.clone();
         for (place, command) in (0_u32..).zip(commands) {
-            next.apply_one(command).map_err(|(refusal, name)| Refused { command: place, refusal, name })?;
+            next.apply_one(command, self, now).map_err(|(refusal, name)| Refused {
+                command: place,
+                refusal,
+                name,
+            })?;
         }
         let whole = u32::try_from(commands.len()).unwrap_or(u32::MAX);
         next.check().map_err(|(refusal, name)| Refused { command: whole, refusal, name })?;
         Ok(next)
     }
 
-    /// Forgets removed backends whose ids no table entry holds, and pools that are empty and removed.
+    /// Deletes removed backends whose deadline has come; how many.
+    pub fn expire(&mut self, now: u64) -> usize {
+        let mut deleted = 0;
+        for backend in self.pools.iter_mut().flat_map(|pool| &mut pool.backends) {
+            if backend.deadline.is_some_and(|deadline| deadline <= now) {
+                (backend.presence, backend.deadline) = (Presence::Deleted, None);
+                deleted += 1;
+            }
+        }
+        deleted
+    }
+
+    /// Forgets removed and deleted backends whose ids no table entry holds, and pools that are empty and removed.
     /// Returns how many backends were forgotten.
     pub fn forget(&mut self, unused: impl Fn(BackendId) -> bool) -> usize {
         let mut forgotten = 0;
         for pool in &mut self.pools {
             let before = pool.backends.len();
-            pool.backends.retain(|backend| !(backend.removed && unused(backend.id)));
+            pool.backends.retain(|backend| backend.is_present() || !unused(backend.id));
             forgotten += before - pool.backends.len();
         }
         self.pools.retain(|pool| !(pool.removed && pool.backends.is_empty()));
         forgotten
     }
 
-    /// Whether a removed backend waits to be forgotten.
+    /// Whether a removed or deleted backend waits to be forgotten.
     pub fn has_removed(&self) -> bool {
-        self.pools.iter().any(|pool| pool.removed || pool.backends.iter().any(|backend| backend.removed))
+        self.pools.iter().any(|pool| pool.removed || !pool.backends.iter().all(Backend::is_present))
     }
 
-    fn apply_one(&mut self, command: &Command) -> Result<(), (Refusal, Name)> {
+    fn apply_one(&mut self, command: &Command, before: &Model, now: u64) -> Result<(), (Refusal, Name)> {
         match *command {
             Command::PutPool { name } => self.put_pool(name),
             Command::PutBackend { pool, name, address4, address6, mac, weight, state } => {
@@ -154,7 +202,8 @@ impl Model {
                     mac,
                     weight,
                     state,
-                    removed: false,
+                    presence: Presence::Present,
+                    deadline: None,
                 };
                 self.put_backend(pool, spec)
             }
@@ -162,7 +211,7 @@ impl Model {
                 let services = BTreeSet::new();
                 let spec =
                     Vip { id: VipId(0), name, pool, protocol, forward, learn, unknown_token, services };
-                self.put_vip(spec)
+                self.put_vip(spec, before)
             }
             Command::PutService { vip, address, port } => self.put_service(vip, address, port),
             Command::RemoveService { vip, address, port } => {
@@ -180,10 +229,15 @@ impl Model {
                 self.vips.retain(|vip| vip.name != name);
                 Ok(())
             }
-            Command::RemoveBackend { pool, name, .. } => {
+            Command::RemoveBackend { pool, name, deadline } => {
                 let backends = &mut self.pool_mut(pool)?.backends;
-                let present = backends.iter_mut().find(|backend| backend.name == name && !backend.removed);
-                present.ok_or((Refusal::UnknownBackend, name))?.removed = true;
+                let present =
+                    backends.iter_mut().find(|backend| backend.name == name && backend.is_present());
+                let backend = present.ok_or((Refusal::UnknownBackend, name))?;
+                (backend.presence, backend.deadline) = match deadline {
+                    Some(0) => (Presence::Deleted, None),
+                    after => (Presence::Removed, after.map(|after| now.saturating_add(u64::from(after)))),
+                };
                 Ok(())
             }
             Command::RemovePool { name } => self.remove_pool(name),
@@ -217,14 +271,14 @@ impl Model {
             return Err((Refusal::PoolInUse, name));
         }
         let pool = self.pool_mut(name)?;
-        if pool.backends.iter().any(|backend| !backend.removed) {
+        if pool.backends.iter().any(Backend::is_present) {
             return Err((Refusal::PoolNotEmpty, name));
         }
         pool.removed = true;
         Ok(())
     }
 
-    /// Adds a backend, or changes one in place. One that was removed and is still known keeps its id.
+    /// Adds a backend, or changes one in place. One that was removed or deleted and not yet forgotten keeps its id.
     fn put_backend(&mut self, pool: Name, spec: Backend) -> Result<(), (Refusal, Name)> {
         if spec.address4.is_none() && spec.address6.is_none() {
             return Err((Refusal::NoAddress, spec.name));
@@ -245,15 +299,18 @@ impl Model {
         Ok(())
     }
 
-    /// Adds a VIP, or changes one in place; its services stay.
-    fn put_vip(&mut self, spec: Vip) -> Result<(), (Refusal, Name)> {
+    /// Adds a VIP, or changes one in place; its services stay. A new one takes no id that another had `before` this
+    /// batch, as long as there are others: until the batch is adopted, workers count the other's packets under it.
+    fn put_vip(&mut self, spec: Vip, before: &Model) -> Result<(), (Refusal, Name)> {
         if let Some(known) = self.vips.iter_mut().find(|vip| vip.name == spec.name) {
             let services = core::mem::take(&mut known.services);
             *known = Vip { id: known.id, services, ..spec };
             return Ok(());
         }
         let used = |id: u16| self.vips.iter().any(|vip| vip.id.0 == id);
-        let id = lowest_free(0, MAX_VIPS, used).ok_or((Refusal::TooManyVips, spec.name))?;
+        let fresh = |id: u16| used(id) || before.vips.iter().any(|vip| vip.id.0 == id);
+        let free = lowest_free(0, MAX_VIPS, fresh).or_else(|| lowest_free(0, MAX_VIPS, used));
+        let id = free.ok_or((Refusal::TooManyVips, spec.name))?;
         self.vips.push(Vip { id: VipId(id), ..spec });
         Ok(())
     }
@@ -474,5 +531,62 @@ mod tests {
         assert_eq!(model.pool_id(&name("p")), Some(PoolId(0)));
         assert_eq!(model.pools()[0].backends[0].id, BackendId(1));
         assert!(!model.has_removed());
+    }
+
+    fn remove(text: &str, deadline: Option<u32>) -> Command {
+        Command::RemoveBackend { pool: name("p"), name: name(text), deadline }
+    }
+
+    #[test]
+    fn a_removed_backend_is_deleted_at_its_deadline_and_at_once_when_that_is_now() {
+        let put = [pool("p"), backend("p", "a"), backend("p", "b"), backend("p", "c"), backend("p", "d")];
+        let removals = [remove("a", None), remove("b", Some(60)), remove("c", Some(0))];
+        let mut model = Model::default().apply(&put).unwrap().apply_at(&removals, 1000).unwrap();
+        let states = |model: &Model| -> Vec<(Presence, Option<u64>)> {
+            model.pools()[0].backends.iter().map(|backend| (backend.presence, backend.deadline)).collect()
+        };
+        let (present, removed) = ((Presence::Present, None), (Presence::Removed, None));
+        let deleted = (Presence::Deleted, None);
+        assert_eq!(states(&model), [removed, (Presence::Removed, Some(1060)), deleted, present]);
+        assert_eq!(model.expire(1059), 0);
+        assert_eq!(model.expire(1060), 1);
+        assert_eq!(states(&model), [removed, deleted, deleted, present]);
+        assert_eq!(model.expire(u64::MAX), 0, "without a deadline, only its last flow ends it");
+        assert!(model.has_removed());
+        let again = model.apply(&[remove("b", None)]).unwrap_err();
+        assert_eq!(again.refusal, Refusal::UnknownBackend);
+        assert_eq!(model.forget(|id| id == BackendId(3)), 1);
+        assert_eq!(states(&model), [removed, deleted, present]);
+    }
+
+    #[test]
+    fn a_deleted_backend_that_comes_back_has_its_old_id_and_is_new_to_the_workers() {
+        let model = Model::default().apply(&[pool("p"), backend("p", "a"), backend("p", "b")]).unwrap();
+        let deleted = model.apply(&[remove("a", Some(0))]).unwrap();
+        assert!(model.has_new_backends(&deleted), "one that was deleted");
+        assert!(!deleted.has_new_backends(&model));
+        let full = deleted.apply(&[backend("p", "c")]).unwrap();
+        assert_eq!(full.pools()[0].backends[2].id, BackendId(3), "the deleted one's id is not free");
+        let back = deleted.apply(&[backend("p", "a")]).unwrap();
+        assert!(back.has_new_backends(&deleted));
+        assert_eq!(back.pools()[0].backends[0], model.pools()[0].backends[0]);
+        assert!(!back.has_removed());
+    }
+
+    #[test]
+    fn a_vip_takes_no_id_that_another_gives_up_in_the_same_batch_while_there_are_others() {
+        let gone = [
+            Command::RemoveService { vip: name("v"), address: "10.9.9.9".parse().unwrap(), port: 80 },
+            Command::RemoveVip { name: name("v") },
+        ];
+        let model = small().apply(&[&gone[..], &[vip("w", "p")]].concat()).unwrap();
+        assert_eq!(model.vips()[0].id, VipId(1));
+        let next = model.apply(&[vip("x", "p")]).unwrap();
+        assert_eq!(next.vips()[1].id, VipId(0), "in the next one it does");
+        // All at once: then there are no others.
+        let all: Vec<Command> = (0..MAX_VIPS).map(|n| vip(&format!("v{n}"), "p")).collect();
+        let full = Model::default().apply(&[pool("p")]).unwrap().apply(&all).unwrap();
+        let swap = [Command::RemoveVip { name: name("v7") }, vip("new", "p")];
+        assert_eq!(full.apply(&swap).unwrap().vips()[MAX_VIPS - 1].id, VipId(7));
     }
 }

@@ -327,11 +327,11 @@ impl Snapshot {
     }
 }
 
-/// Every backend of the model, removed ones that entries may still hold included, by id.
+/// Every backend of the model that is not deleted, by id.
 fn backends_of(model: &Model, site: &Site) -> Vec<Option<Backend>> {
     let mut backends = Vec::new();
     for pool in model.pools() {
-        for backend in &pool.backends {
+        for backend in pool.backends.iter().filter(|backend| backend.is_known()) {
             let (address4, address6) = (backend.address4.map(IpAddr::V4), backend.address6.map(IpAddr::V6));
             let known = Backend {
                 pool: pool.id,
@@ -352,7 +352,7 @@ fn backends_of(model: &Model, site: &Site) -> Vec<Option<Backend>> {
 /// their names: that in which they came does not matter to Maglev either.
 fn selectable(pool: &crate::model::Pool) -> Vec<(Name, BackendId, u32)> {
     let chosen = |backend: &&crate::model::Backend| {
-        !backend.removed
+        backend.is_present()
             && backend.state == BackendState::Active
             && backend.weight > 0
             && backend.mac.is_some()
@@ -380,6 +380,7 @@ mod tests {
     #[test]
     fn only_backends_that_are_active_weighted_and_reachable_are_chosen() {
         use crate::model::Backend;
+        use ipc::message::Presence;
         use std::net::Ipv4Addr;
         let make = |id: u16, change: fn(&mut Backend)| {
             let mut backend = Backend {
@@ -390,7 +391,8 @@ mod tests {
                 mac: Some([2; 6]),
                 weight: 10,
                 state: BackendState::Active,
-                removed: false,
+                presence: Presence::Present,
+                deadline: None,
             };
             change(&mut backend);
             backend
@@ -401,7 +403,8 @@ mod tests {
             make(3, |backend| backend.mac = None),
             make(4, |backend| backend.state = BackendState::Draining),
             make(5, |backend| backend.state = BackendState::Down),
-            make(6, |backend| backend.removed = true),
+            make(6, |backend| backend.presence = Presence::Removed),
+            make(7, |backend| backend.presence = Presence::Deleted),
         ];
         let pool = crate::model::Pool { id: PoolId(0), name: "p".parse().unwrap(), backends, removed: false };
         assert_eq!(selectable(&pool), [("b1".parse().unwrap(), BackendId(1), 10)]);

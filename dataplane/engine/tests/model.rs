@@ -135,7 +135,7 @@ impl Simulation {
     fn selectable_now(&self) -> HashSet<String> {
         let all = self.world.model.pools().iter().flat_map(|pool| &pool.backends);
         let chosen =
-            |b: &&engine::model::Backend| !b.removed && b.state == BackendState::Active && b.weight > 0;
+            |b: &&engine::model::Backend| b.is_present() && b.state == BackendState::Active && b.weight > 0;
         all.filter(chosen).map(|backend| backend.name.to_string()).collect()
     }
 
