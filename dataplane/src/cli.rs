@@ -18,7 +18,9 @@ pub struct Cli {
 pub enum Command {
     /// Forwards on the ports of the configuration file until SIGTERM or SIGINT.
     ///
-    /// VIPs and backends come from weft-ctrlplane; until it has committed them, packets are dropped as no_config.
+    /// Takes over the flows, tokens and configuration of a data plane before it, however that one ended. Where there
+    /// are none, VIPs and backends come from weft-ctrlplane, and until it has committed them packets are dropped as
+    /// no_config.
     Run {
         /// The configuration file; only its [dataplane] part is used here.
         #[arg(long, value_name = "FILE", default_value = "weft.toml")]
@@ -28,6 +30,14 @@ pub enum Command {
     ///
     /// VIPs and backends of the configuration apply at once; the capture's timestamps are the clock.
     Replay(Replay),
+    /// Removes the flows, tokens and configuration that a data plane left, so that the next one starts empty.
+    ///
+    /// Only while none runs: what a running one holds cannot be forgotten.
+    Forget {
+        /// The configuration file; only its runtime_dir is used here.
+        #[arg(long, value_name = "FILE", default_value = "weft.toml")]
+        config: PathBuf,
+    },
 }
 
 /// Arguments of `replay`.

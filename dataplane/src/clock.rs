@@ -50,6 +50,11 @@ impl Moment {
         self.milliseconds
     }
 
+    /// Seconds since the machine was started.
+    pub fn seconds(self) -> u64 {
+        self.milliseconds / 1000
+    }
+
     /// Milliseconds since another moment; none if that one is later.
     #[inline]
     pub fn since(self, earlier: Moment) -> u64 {
@@ -77,6 +82,7 @@ mod tests {
     fn a_moment_knows_its_tick_and_how_long_ago_another_was() {
         let at = |milliseconds| Moment { milliseconds };
         assert_eq!(at(15_999).tick(), Tick::from_seconds(0));
+        assert_eq!((at(15_999).seconds(), at(16_000).seconds()), (15, 16));
         assert_eq!(at(16_000).tick(), Tick::from_seconds(16));
         assert_ne!(at(15_999).tick(), at(16_000).tick());
         assert_eq!(at(16_000).since(at(15_000)), 1000);

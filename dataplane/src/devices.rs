@@ -11,6 +11,7 @@ use ipc::id::PortId;
 use ipc::limits::BURST;
 
 use crate::exception::{self, Exception};
+use crate::phases::Phases;
 use crate::port_watch::PortWatch;
 use crate::site;
 use crate::worker::Queues;
@@ -40,7 +41,7 @@ impl Devices {
     ///
     /// # Errors
     /// The first thing that is missing, in one sentence; nothing is left running then.
-    pub fn start(config: &Config) -> anyhow::Result<Self> {
+    pub fn start(config: &Config, phases: &mut Phases) -> anyhow::Result<Self> {
         let dataplane = &config.dataplane;
         let mut devices: Vec<String> = dataplane.ports.iter().map(|port| port.device.clone()).collect();
         devices.extend(exception::devices(config)?);
@@ -54,6 +55,7 @@ impl Devices {
             devices: &devices,
             ..EalConfig::new(&dataplane.file_prefix)
         })?;
+        phases.end("EAL");
         let pool = Pool::new(&eal, "frames", &pool_config(config, frame_room(&eal, config)?))?;
         let (mut ports, mut exceptions) = (Vec::new(), Vec::new());
         for (index, configured) in dataplane.ports.iter().enumerate() {

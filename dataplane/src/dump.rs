@@ -6,17 +6,20 @@ use engine::tables::Tables;
 use engine::tick::{TICK_SECONDS, Tick};
 use engine::token_entry::Rank;
 use ipc::counters::GaugeWriter;
-use ipc::message::{Event, Presence, TokenRank};
+use ipc::message::{Event, TokenRank};
 
-/// Everything configured, in an order in which names exist before they are used. Removed pools and backends are
-/// not told: to the control plane they are gone.
-pub fn events(model: &Model, gauges: &GaugeWriter) -> Vec<Event> {
+/// Everything configured, in an order in which names exist before they are used; and backends that are not, as long as
+/// their ids are taken, also those of pools that are no more. `now` is in seconds, as the model's deadlines are.
+pub fn events(model: &Model, gauges: &GaugeWriter, now: u64) -> Vec<Event> {
     let mut events = Vec::new();
     let counts = gauges.reader();
-    for pool in model.pools().iter().filter(|pool| !pool.removed) {
-        events.push(Event::Pool { name: pool.name });
-        for backend in pool.backends.iter().filter(|backend| !backend.removed) {
+    for pool in model.pools() {
+        if !pool.removed {
+            events.push(Event::Pool { name: pool.name });
+        }
+        for backend in &pool.backends {
             let (flows, tokens) = counts.backend(backend.id);
+            let left = backend.deadline.map(|deadline| deadline.saturating_sub(now));
             events.push(Event::Backend {
                 id: backend.id,
                 pool: pool.name,
@@ -28,8 +31,8 @@ pub fn events(model: &Model, gauges: &GaugeWriter) -> Vec<Event> {
                 state: backend.state,
                 flows,
                 tokens,
-                presence: Presence::Present,
-                deadline: None,
+                presence: backend.presence,
+                deadline: left.map(|left| u32::try_from(left).unwrap_or(u32::MAX)),
             });
         }
     }
@@ -88,7 +91,7 @@ const fn rank(rank: Rank) -> TokenRank {
 #[cfg(test)]
 mod tests {
     use ipc::id::BackendId;
-    use ipc::message::{BackendState, Command, Forward, Name, Protocol, UnknownToken};
+    use ipc::message::{BackendState, Command, Forward, Name, Presence, Protocol, UnknownToken};
 
     use super::*;
 
@@ -123,27 +126,40 @@ mod tests {
         let first = [put("p", "b1"), put("p", "b2"), put("q", "b1"), vip, service(80), service(443)];
         let model = Model::default().apply(&[pools.as_slice(), &first].concat()).unwrap();
         let removals = [
-            Command::RemoveBackend { pool: name("p"), name: name("b1"), deadline: None },
+            Command::RemoveBackend { pool: name("p"), name: name("b1"), deadline: Some(60) },
             Command::RemoveBackend { pool: name("q"), name: name("b1"), deadline: None },
             Command::RemovePool { name: name("q") },
         ];
-        model.apply(&removals).unwrap()
+        model.apply_at(&removals, 1000).unwrap()
     }
 
     #[test]
-    fn all_that_is_configured_is_told_and_nothing_that_was_removed() {
+    fn all_that_is_configured_is_told_and_what_is_left_of_the_removed() {
         let gauges = GaugeWriter::heap();
         gauges.set_backend(BackendId(2), 5, 3);
-        let events = events(&model(), &gauges);
-        let [Event::Pool { name: pool }, backend, vip, rest @ ..] = events.as_slice() else {
+        let events = events(&model(), &gauges, 1020);
+        let [Event::Pool { name: pool }, removed, backend, orphan, vip, rest @ ..] = events.as_slice() else {
             panic!("{events:?}")
         };
         assert_eq!(*pool, name("p"));
-        let Event::Backend { id, name: told, weight, state, flows, tokens, .. } = *backend else {
+        let Event::Backend { id, name: told, weight, state, flows, tokens, presence, deadline, .. } =
+            *backend
+        else {
             panic!("{backend:?}")
         };
         assert_eq!((id, told, weight, state), (BackendId(2), name("b2"), 7, BackendState::Draining));
         assert_eq!((flows, tokens), (5, 3), "as last counted");
+        assert_eq!((presence, deadline), (Presence::Present, None));
+        let left = [*removed, *orphan].map(|event| match event {
+            Event::Backend { id, pool, presence, deadline, .. } => (id.0, pool, presence, deadline),
+            other => panic!("{other:?}"),
+        });
+        let gone = Presence::Removed;
+        assert_eq!(
+            left,
+            [(1, name("p"), gone, Some(40)), (3, name("q"), gone, None)],
+            "seconds that are left"
+        );
         let Event::Vip { name: told, pool, forward, learn, unknown_token, .. } = *vip else {
             panic!("{vip:?}")
         };
@@ -162,8 +178,9 @@ mod tests {
     #[test]
     fn what_is_told_makes_the_same_model_again() {
         let model = model();
-        let commands: Vec<Command> = events(&model, &GaugeWriter::heap())
+        let commands: Vec<Command> = events(&model, &GaugeWriter::heap(), 0)
             .into_iter()
+            .filter(|event| !matches!(event, Event::Backend { presence: Presence::Removed, .. }))
             .map(|event| match event {
                 Event::Pool { name } => Command::PutPool { name },
                 Event::Backend { pool, name, address4, address6, mac, weight, state, .. } => {

@@ -1,34 +1,31 @@
 //! `weft-dataplane run`: what is set up, in which order, and taken down.
 //!
 //! The order is such that nothing is half started: the lock of the runtime directory first (a second instance
-//! ends here, before it touched a device), then memory for the tables, then DPDK and the ports, then the manager
-//! and the workers. Whatever fails drops what came before it.
+//! ends here, before it touched a device), then the tables, taken over from a data plane before this one where it left
+//! any, then DPDK and the ports, then the manager and the workers, whose first snapshot is the last configuration.
+//! Whatever fails drops what came before it; tables that were taken over stay for the next try.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
-use config::{Config, HugePages};
 use dpdk::{Affinity, Burst, Eal};
-use engine::flow_table::FlowTable;
 use engine::model::Model;
 use engine::pipeline::Pipeline;
 use engine::snapshot::Snapshot;
 use engine::sweep::Sweeper;
 use engine::tables::Tables;
-use engine::token_table::TokenTable;
-use ipc::counters::Gauge;
 use ipc::data_link::DataLink;
 use ipc::id::WorkerId;
-use ipc::lines::HugePages as TablePages;
-use ipc::mapping::{Mapping, Shape};
 
 use crate::census::Census;
 use crate::clock::Clock;
 use crate::devices::{self, Devices};
+use crate::kept::{self, Beginning};
 use crate::lifetimes;
 use crate::manager::Manager;
+use crate::phases::Phases;
 use crate::publish::Publisher;
 use crate::site;
 use crate::worker::Worker;
@@ -53,13 +50,32 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
     }
 
-    let (mut link, tables, _mapping) = memory(&config)?;
+    let mut phases = Phases::begin();
+    let mut link = DataLink::create(&config.dataplane.runtime_dir)?;
+    phases.end("lock and segment");
     let clock = Arc::new(Clock::default());
     clock.update();
-    let mut devices = Devices::start(&config)?;
+    let beginning =
+        kept::begin(&config, link.lock(), lifetimes::of(&config.dataplane), clock.now().seconds())?;
+    beginning.show(&config, link.gauges());
+    let Beginning { kept, tables, configured } = beginning;
+    let tables = Arc::new(tables);
+    phases.end("tables");
+    let mut devices = Devices::start(&config, &mut phases)?;
     devices::show_ports(&link, &devices.ports, &config);
+    phases.end("ports");
     let site = site::of_ports(&config, devices.describe(&config));
-    let snapshot = Arc::new(Snapshot::unconfigured(&site));
+    let (model, snapshot) = match configured {
+        Some((model, generation)) => {
+            // As if it had been made now: since when Maglev answers as it does, nobody knows any more.
+            let unconfigured = Snapshot::unconfigured(&site);
+            let snapshot = unconfigured.following(&model, &site, generation, clock.now().millis());
+            (model, snapshot)
+        }
+        None => (Model::default(), Snapshot::unconfigured(&site)),
+    };
+    let snapshot = Arc::new(snapshot);
+    clock.update();
     let mut publisher = Publisher::default();
     let mut crew = Crew { tables: &tables, clock: &clock, publisher: &mut publisher, snapshot: &snapshot };
     let workers = crew.workers(&mut devices, &mut link)?;
@@ -67,49 +83,19 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     let manager = Manager {
         link,
         publisher,
-        model: Model::default(),
+        model,
         snapshot,
         site,
         tables,
         clock,
         ports,
         census: Census::default(),
+        kept,
     };
+    phases.end("workers");
+    log::info!("started in {phases}");
     log::info!("{} worker(s) poll {} port(s)", workers.len(), config.dataplane.ports.len());
     work(&eal, workers, manager, &stop)
-}
-
-/// The link to the control plane and the tables.
-fn memory(config: &Config) -> anyhow::Result<(DataLink, Arc<Tables>, Mapping)> {
-    let dataplane = &config.dataplane;
-    let link = DataLink::create(&dataplane.runtime_dir)?;
-    let (flow_lines, token_lines) =
-        (FlowTable::lines_for(dataplane.flows), TokenTable::lines_for(dataplane.tokens));
-    let best = match dataplane.huge_pages {
-        HugePages::Off => TablePages::Small,
-        HugePages::Auto | HugePages::On => TablePages::Hugetlbfs,
-    };
-    let mapping = Mapping::create(link.lock(), &Shape { flow_lines, token_lines, best })?;
-    if dataplane.huge_pages == HugePages::On && mapping.pages() == TablePages::Small {
-        bail!(
-            "huge_pages = \"on\" and there are none for {} MiB of tables: mount -t hugetlbfs hugetlbfs /dev/hugepages \
-             where none is mounted, raise /proc/sys/vm/nr_hugepages, or set huge_pages = \"auto\"",
-            mapping.bytes().div_ceil(1 << 20)
-        );
-    }
-    log::info!("tables for {} flows and {} tokens: {mapping}", dataplane.flows, dataplane.tokens);
-    let mut tables = Tables::new(mapping.flows(), mapping.tokens(), &mapping.secret().bytes());
-    tables.lifetimes = lifetimes::of(dataplane);
-    let tables = Arc::new(tables);
-
-    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    let gauges = link.gauges();
-    gauges.set(Gauge::Workers, count(dataplane.workers.len()));
-    gauges.set(Gauge::FlowCapacity, count(dataplane.flows));
-    gauges.set(Gauge::TokenCapacity, count(dataplane.tokens));
-    gauges.set(Gauge::TableBytes, count(mapping.bytes()));
-    gauges.set(Gauge::TablePages, count(mapping.pages().index()));
-    Ok((link, tables, mapping))
 }
 
 /// What all workers share.

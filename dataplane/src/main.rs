@@ -9,11 +9,15 @@ mod cli;
 mod clock;
 mod cpu;
 mod devices;
+mod directory;
 mod dump;
 mod exception;
+mod forget;
+mod kept;
 mod launch;
 mod lifetimes;
 mod manager;
+mod phases;
 mod port_frames;
 mod port_watch;
 mod publish;
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Run { config } => launch::run(config),
         Command::Replay(args) => replay::run(args),
+        Command::Forget { config } => forget::run(config),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

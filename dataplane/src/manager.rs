@@ -1,9 +1,11 @@
 //! The manager: a thread of the data plane that turns commands into snapshots.
 //!
 //! It alone changes the model, builds snapshots and frees them. A batch is applied to a copy of the model; the
-//! copy is published in two phases (see [`engine::snapshot`]) and only then acknowledged, so `Committed` means:
-//! every worker goes by it.
+//! copy is written down for a successor, published in two phases (see [`engine::snapshot`]) and only then
+//! acknowledged, so `Committed` means: every worker goes by it, and a restart does not lose it. Written down first,
+//! because an id must have its meaning before the first entry holds it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,11 +15,13 @@ use engine::snapshot::{Site, Snapshot};
 use engine::tables::Tables;
 use ipc::counters::Gauge;
 use ipc::data_link::{Batch, DataLink, Request};
+use ipc::id::BackendId;
 use ipc::message::Event;
 
 use crate::census::Census;
 use crate::clock::Clock;
 use crate::dump;
+use crate::kept::Kept;
 use crate::port_watch::PortWatch;
 use crate::publish::Publisher;
 
@@ -50,14 +54,18 @@ pub struct Manager {
     pub ports: PortWatch,
     /// The count of entries under way.
     pub census: Census,
+    /// What a successor finds.
+    pub kept: Kept,
 }
 
 impl Manager {
     /// Serves the control plane until told to stop.
     pub fn run(&mut self, stop: &AtomicBool) {
         let mut turns: u32 = 0;
+        let mut second = 0;
         while !stop.load(Ordering::Relaxed) {
             self.clock.update();
+            self.each_second(&mut second, stop);
             self.publisher.reclaim();
             // Only questions and changes are followed at once: a peer that attaches for ever must not spin us.
             let worked = self.link.poll().is_some_and(|request| {
@@ -77,6 +85,31 @@ impl Manager {
         }
     }
 
+    /// What is due once a second: the heartbeat, and backends whose deadline has come.
+    fn each_second(&mut self, second: &mut u64, stop: &AtomicBool) {
+        let now = self.clock.now().seconds();
+        if now == *second {
+            return;
+        }
+        *second = now;
+        self.kept.beat(now);
+        let mut next = self.model.clone();
+        let deleted = next.expire(now);
+        if deleted > 0 {
+            log::info!("{deleted} removed backend(s) deleted: their deadline has come");
+            self.replace(next, stop);
+            self.census.restart();
+        }
+    }
+
+    /// Goes by a model that knows no backend the present one does not know.
+    fn replace(&mut self, next: Model, stop: &AtomicBool) {
+        self.kept.save(&next, self.snapshot.generation + 1);
+        self.publish(self.following(&next), stop);
+        self.model = next;
+        self.show_model();
+    }
+
     fn serve(&mut self, request: Request, stop: &AtomicBool) {
         match request {
             Request::Attached { pid } => log::info!("the control plane ({pid}) attached"),
@@ -89,7 +122,8 @@ impl Manager {
             Request::Batch(batch) => self.apply(&batch, stop),
             Request::Dump => {
                 let generation = self.snapshot.generation;
-                for event in dump::events(&self.model, self.link.gauges()) {
+                let now = self.clock.now().seconds();
+                for event in dump::events(&self.model, self.link.gauges(), now) {
                     self.link.send(event);
                 }
                 self.link.send(Event::DumpEnd { generation });
@@ -105,10 +139,14 @@ impl Manager {
 
     /// Applies a batch whole, or refuses it whole.
     fn apply(&mut self, batch: &Batch, stop: &AtomicBool) {
-        match self.model.apply(&batch.commands) {
+        match self.model.apply_at(&batch.commands, self.clock.now().seconds()) {
             Ok(next) => {
-                if next.has_new_backends(&self.model) {
-                    let knowing = self.snapshot.knowing(&next, &self.site, self.snapshot.generation + 1);
+                let is_new = next.has_new_backends(&self.model);
+                let last = self.snapshot.generation + if is_new { 2 } else { 1 };
+                self.kept.save(&next, last);
+                self.begin_counts(&next);
+                if is_new {
+                    let knowing = self.snapshot.knowing(&next, &self.site, last - 1);
                     self.publish(knowing, stop);
                 }
                 let selecting = self.following(&next);
@@ -142,6 +180,18 @@ impl Manager {
         self.snapshot.following(model, &self.site, self.snapshot.generation + 1, self.clock.now().millis())
     }
 
+    /// Whoever has an id that was another's counts from zero.
+    fn begin_counts(&self, next: &Model) {
+        let known: BTreeSet<_> = backend_ids(&self.model).collect();
+        for id in backend_ids(next).filter(|id| !known.contains(id)) {
+            self.link.begin_backend(id);
+        }
+        let known: BTreeSet<_> = self.model.vips().iter().map(|vip| (vip.id, vip.name)).collect();
+        for vip in next.vips().iter().filter(|vip| !known.contains(&(vip.id, vip.name))) {
+            self.link.begin_vip(vip.id);
+        }
+    }
+
     /// Hands a snapshot to every worker and waits until all go by it: microseconds, since workers poll.
     fn publish(&mut self, snapshot: Snapshot, stop: &AtomicBool) {
         let snapshot = Arc::new(snapshot);
@@ -153,6 +203,7 @@ impl Manager {
             }
             std::thread::sleep(ADOPTION_PAUSE);
             self.clock.update();
+            self.kept.beat(self.clock.now().seconds());
         }
         self.publisher.reclaim();
         self.snapshot = snapshot;
@@ -176,10 +227,7 @@ impl Manager {
             let mut next = self.model.clone();
             let pools = next.pools().len();
             if next.forget(|id| count.is_unused(id)) > 0 || next.pools().len() != pools {
-                let snapshot = self.following(&next);
-                self.publish(snapshot, stop);
-                self.model = next;
-                self.show_model();
+                self.replace(next, stop);
             }
         }
     }
@@ -189,7 +237,7 @@ impl Manager {
         let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         let gauges = self.link.gauges();
         let pools = self.model.pools().iter().filter(|pool| !pool.removed);
-        let backends = pools.clone().flat_map(|pool| &pool.backends).filter(|backend| !backend.removed);
+        let backends = pools.clone().flat_map(|pool| &pool.backends).filter(|backend| backend.is_present());
         let services = self.model.vips().iter().map(|vip| vip.services.len()).sum();
         gauges.set(Gauge::Generation, self.snapshot.generation);
         gauges.set(Gauge::Pools, count(pools.count()));
@@ -197,4 +245,9 @@ impl Manager {
         gauges.set(Gauge::Vips, count(self.model.vips().len()));
         gauges.set(Gauge::Services, count(services));
     }
+}
+
+/// Every id that stands for a backend, deleted ones included.
+fn backend_ids(model: &Model) -> impl Iterator<Item = BackendId> {
+    model.pools().iter().flat_map(|pool| pool.backends.iter().map(|backend| backend.id))
 }

@@ -7,23 +7,18 @@
 mod running;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
-// A flag and a count between the threads of a test; loom has nothing to explore in them.
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::sleep;
-use std::time::Instant;
 
 use ipc::control_link::Peer;
 use ipc::counter::Counter;
 use ipc::reason::Reason;
-use running::packets::{capture, filler, frames, to_pcap};
+use running::packets::{capture, frames};
+use running::wire::Wire;
 use running::{
-    DataPlane, LOOK, PATIENCE, Place, Setup, assert_consistent, commands, commit, is_root, patiently,
-    program, skip, until, workers,
+    DataPlane, PATIENCE, Place, Setup, assert_consistent, commands, commit, is_root, patiently, program,
+    skip, until, workers,
 };
 use rustix::process::Signal;
 
@@ -44,76 +39,29 @@ fn replayed(place: &Place, config: &Path, capture: &Path) -> (Vec<Vec<u8>>, BTre
     (frames(&sent), reasons)
 }
 
-/// Writes to a pipe that may be full while the worker is not there yet; ends with an error once nobody will read.
-fn pump(mut pipe: &File, mut bytes: &[u8], given_up: &AtomicBool) {
-    let since = Instant::now();
-    while !bytes.is_empty() && !given_up.load(Ordering::Relaxed) {
-        match pipe.write(bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => sleep(LOOK),
-            Err(error) => panic!("{error}"),
-        }
-        assert!(since.elapsed() < PATIENCE, "nobody reads the pipe");
-    }
-}
-
-/// Sets a flag at the end, also by panic.
-struct SetAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for SetAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// `net_pcap` reads its file as soon as a worker polls, long before a control plane can have committed anything, and
-/// `infinite_rx` would send the capture any number of times. So the file is a pipe: it gives frames to another MAC
-/// address until the configuration is committed (a worker that waits for a packet adopts no snapshot), and then the
-/// capture, once.
 fn forwards_as_replayed(name: &str, huge_pages: &str) {
     let place = Place::new();
-    let (input, output) = (place.path("in.pcap"), place.path("out.pcap"));
-    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-    rustix::fs::mknodat(rustix::fs::CWD, &input, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    let device = format!("net_pcap0,rx_pcap={},tx_pcap={}", input.display(), output.display());
-    let workers = workers(1);
+    let wire = Wire::new(&place);
+    let (device, workers) = (wire.device("out.pcap"), workers(1));
     let config =
         place.configure(&Setup { workers: &workers, huge_pages, devices: &[&device], ..Setup::default() });
     let (expected, mut reasons) = replayed(&place, &config, &capture(name));
     assert!(!expected.is_empty());
 
-    // For reading, too: opening waits for nobody, and the pipe never breaks.
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let pipe = File::options().read(true).write(true).custom_flags(nonblocking).open(&input).unwrap();
-    (&pipe).write_all(&to_pcap(&[])).unwrap();
-    let records = |frames: &[Vec<u8>]| to_pcap(frames)[24..].to_vec();
     let mut running = DataPlane::start(&place, &config);
-    let (committed, fillers) = (AtomicBool::new(false), AtomicU64::new(0));
-    let link = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let (burst, never) = (records(&vec![filler(); 32]), AtomicBool::new(false));
-            while !committed.load(Ordering::Relaxed) {
-                pump(&pipe, &burst, &never);
-                fillers.fetch_add(32, Ordering::Relaxed);
-                sleep(LOOK);
-            }
-        });
-        let _end = SetAtEnd(&committed);
-        let mut link = running.control(&place);
-        commit(&mut link, &commands(&config));
-        link
-    });
+    let mut link = running.control(&place);
+    wire.fill_while(|| commit(&mut link, &commands(&config)));
     let real = frames(&capture(name));
-    pump(&pipe, &records(&real), &AtomicBool::new(false));
+    wire.send(&real);
+    let fillers = wire.fillers();
     // The end of the file: the worker polls on and gets nothing.
-    drop(pipe);
-    let fillers = fillers.load(Ordering::Relaxed);
+    wire.end();
     let all = fillers + u64::try_from(real.len()).unwrap();
     let counters = link.counters();
     until("every packet is received", || counters.counter(Counter::RxPackets) == all);
     running.stop(Signal::TERM);
 
-    assert_eq!(frames(&output), expected, "{name}");
+    assert_eq!(frames(&place.path("out.pcap")), expected, "{name}");
     assert_eq!(counters.counter(Counter::TxPackets), u64::try_from(expected.len()).unwrap());
     let not_ours = reasons.entry(Reason::NotOurMac.name().to_owned()).or_default();
     *not_ours += fillers - counters.reason(Reason::NoConfig);

@@ -33,7 +33,7 @@ use rustix::io::Errno;
 
 pub use self::header::Secret;
 use self::record::RECORD_LINES;
-pub use self::record::RecordError;
+pub use self::record::{MAX_BYTES as MAX_DIRECTORY, RecordError};
 pub use crate::lines::HugePages;
 use crate::lines::{LINE, Lines, Region};
 use crate::liveness::Lock;
@@ -388,7 +388,7 @@ impl Mapping {
     /// Saves the directory: killed at whatever moment, this one or the one before counts, whole.
     ///
     /// # Errors
-    /// It is too large, and the one before counts.
+    /// It is larger than [`MAX_DIRECTORY`]; none counts then, not even the one before.
     pub fn save_directory(&self, bytes: &[u8]) -> Result<(), RecordError> {
         record::save(&self.lines, bytes)
     }

@@ -36,10 +36,12 @@ fn place(number: u64) -> usize {
 
 /// Saves a record.
 pub(super) fn save(lines: &Lines, bytes: &[u8]) -> Result<(), RecordError> {
+    let counts = lines.word(header::RECORD).ok_or(RecordError::Damaged)?;
     if bytes.len() > MAX_BYTES {
+        // What cannot be written down must not be read as what was before.
+        counts.store(0, Ordering::Release);
         return Err(RecordError::TooLarge(bytes.len()));
     }
-    let counts = lines.word(header::RECORD).ok_or(RecordError::Damaged)?;
     let number = counts.load(Ordering::Relaxed).wrapping_add(1);
     let first = place(number);
     let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);

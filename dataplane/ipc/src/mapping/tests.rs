@@ -260,7 +260,7 @@ fn without_a_directory_or_with_a_damaged_one_nothing_is_kept() {
 }
 
 #[test]
-fn the_last_directory_counts_whatever_its_length_and_one_too_large_changes_nothing() {
+fn the_last_directory_counts_whatever_its_length_and_after_one_too_large_none_does() {
     let (_dir, lock) = lock();
     let mapping = Mapping::create(&lock, &SMALL).unwrap();
     assert_eq!(mapping.directory(), Err(RecordError::None));
@@ -273,7 +273,9 @@ fn the_last_directory_counts_whatever_its_length_and_one_too_large_changes_nothi
     }
     let more = vec![b'x'; record::MAX_BYTES + 1];
     assert_eq!(mapping.save_directory(&more), Err(RecordError::TooLarge(more.len())));
-    assert_eq!(mapping.directory().unwrap(), b"2");
+    assert_eq!(mapping.directory(), Err(RecordError::None), "nothing old is read as if it were the last");
+    mapping.save_directory(TEXT).unwrap();
+    assert_eq!(mapping.directory().unwrap(), TEXT);
     assert!(mapping.flows().iter().all(|line| line.0[0].load(Ordering::Relaxed) == 0), "no record runs over");
 }
 
