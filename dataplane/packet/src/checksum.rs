@@ -51,7 +51,8 @@ pub fn transport(flow: &Flow, segment: &[u8]) -> u16 {
     !fold(pseudo_header(flow, segment.len()) + sum(segment))
 }
 
-/// The checksum after one of the 16-bit words it covers changed (RFC 1624 equation 3).
+/// The checksum after one of the 16-bit words it covers changed (RFC 1624 equation 3). Where all that is covered is
+/// zero after the change the checksum ought to be 0xffff, and this gives 0.
 #[inline]
 pub const fn update16(checksum: u16, old: u16, new: u16) -> u16 {
     !fold(!checksum as u64 + !old as u64 + new as u64)

@@ -58,6 +58,16 @@ fn an_echo_request_becomes_the_reply_a_host_would_build() {
 }
 
 #[test]
+fn an_echo_reply_that_is_all_zero_has_the_other_form_of_zero_as_its_checksum() {
+    for data in [&[][..], &[0; 56]] {
+        let request = v4().echo_request(0, 0, data);
+        let reply = request.clone().ethernet(MAC, CLIENT_MAC).ttl(64).ipv4(VIP, CLIENT).icmp(0, 0);
+        assert_eq!(reply.build()[36..38], [0xff, 0xff]);
+        assert_eq!(echo(&request.build()), Some(reply.build()));
+    }
+}
+
+#[test]
 fn an_echo_request_with_a_wrong_checksum_is_not_answered() {
     for packet in [v4().echo_request(1, 2, b"some data"), v6().echo_request(1, 2, b"some data")] {
         let right = packet.build();
@@ -192,6 +202,15 @@ fn the_sizes_at_the_limits_are_told() {
     assert!(told(&large(v6()), 1280).is_some());
     assert!(told(&v6().udp(1, 2).fragment(0, true).payload(&[0; 1400]), 1400).is_some());
     assert!(told(&v4().tcp(1, 2).flags(Flags::SYN).payload(&[0; 600]), 576).is_some());
+    // Of a datagram with the longest IPv4 header all of the UDP header is quoted.
+    let longest = v4().ipv4_options(&[1; 40]).udp(1, 2).payload(&[0; 600]).build();
+    let first = &longest[..14 + 60 + 8];
+    let answer = too_big(first, &parse(first, longest.len()), MAC, 576).unwrap();
+    assert!(answer.bytes().ends_with(first.split_at(14).1));
+    // A first fragment is parsed without its ports; without them nobody could tell what it is about.
+    let fragment = v4().udp(1, 2).fragment(0, true).dont_fragment(true).payload(&[0; 600]).build();
+    let told = |len: usize| too_big(&fragment[..len], &parse(&fragment[..len], fragment.len()), MAC, 576);
+    assert!(told(14 + 20 + 8).is_some() && told(14 + 20 + 7).is_none());
 }
 
 /// All answers in a capture; what tshark says of each checksum there.

@@ -60,7 +60,9 @@ fn reply(frame: &mut [u8], parsed: &Parsed, mac: [u8; 6]) -> Option<()> {
         u16::from_be_bytes([kind, *code]),
     );
     *old = kind;
-    [*high, *low] = sum.to_be_bytes();
+    // A reply of type 0 without anything in it sums to nothing, and the sum that is updated cannot tell that zero
+    // from the other one (RFC 1624 section 3). 0xffff is right for both.
+    [*high, *low] = if sum == 0 { u16::MAX } else { sum }.to_be_bytes();
     link.first_chunk_mut::<12>()?.as_chunks_mut::<6>().0.copy_from_slice(&[asker, mac]);
     Some(())
 }
