@@ -181,7 +181,10 @@ impl Snapshot {
             let before = self.pools.get(usize::from(pool.id.0)).and_then(Option::as_ref);
             put(&mut next.pools, usize::from(pool.id.0), Pool::of_model(pool, site, before, now_ms));
         }
-        for vip in model.vips() {
+        // In the order of their names: which VIP fragments count for must not depend on who came first.
+        let mut vips: Vec<_> = model.vips().iter().collect();
+        vips.sort_unstable_by_key(|vip| vip.name.as_str());
+        for vip in vips {
             let Some(pool) = model.pool_id(&vip.pool) else {
                 continue;
             };

@@ -18,14 +18,17 @@ use packet::{Address, Family, Flags, Flow, Key, Version};
 use proptest::prelude::*;
 use support::{CLIENT_KEY, FAMILIES, Random, World, backend_in, name, of, site, vip_address};
 
-/// TCP services by l2dsr, ipip and GUE, and UDP ones; one of any port.
-const VIPS: [(&str, Protocol, Forward, u16); 6] = [
-    ("web", Protocol::Tcp, Forward::L2dsr, 8000),
-    ("tunnel", Protocol::Tcp, Forward::Ipip, 8001),
-    ("gue", Protocol::Tcp, Forward::Gue, 8002),
-    ("any", Protocol::Tcp, Forward::L2dsr, 0),
-    ("dns", Protocol::Udp, Forward::L2dsr, 53),
-    ("quic", Protocol::Udp, Forward::Ipip, 443),
+/// TCP services by l2dsr, ipip and GUE, one of them of any port, and UDP ones: two of one address, whose fragments
+/// are forwarded only where both are of one pool, and one that has its address for itself. The last byte of each
+/// VIP's addresses, then its port.
+const VIPS: [(&str, Protocol, Forward, u8, u16); 7] = [
+    ("web", Protocol::Tcp, Forward::L2dsr, 9, 8000),
+    ("tunnel", Protocol::Tcp, Forward::Ipip, 9, 8001),
+    ("gue", Protocol::Tcp, Forward::Gue, 9, 8002),
+    ("any", Protocol::Tcp, Forward::L2dsr, 10, 0),
+    ("dns", Protocol::Udp, Forward::L2dsr, 9, 53),
+    ("quic", Protocol::Udp, Forward::L2dsr, 9, 443),
+    ("time", Protocol::Udp, Forward::Ipip, 11, 123),
 ];
 const POOLS: [&str; 3] = ["one", "two", "three"];
 
@@ -54,11 +57,11 @@ impl Wanted {
             }
         }
         let (mut vips, mut services) = (Vec::new(), Vec::new());
-        for (vip, protocol, forward, port) in VIPS {
+        for (vip, protocol, forward, last, port) in VIPS {
             let (pool, learn) = (name(POOLS[random.below(3)]), random.percent(80));
             let unknown_token = UnknownToken::Drop;
             vips.push(Command::PutVip { name: name(vip), pool, protocol, forward, learn, unknown_token });
-            services.extend(support::services(vip, if port == 0 { 10 } else { 9 }, port));
+            services.extend(support::services(vip, last, port));
         }
         Self { pools, backends, vips, services }
     }
@@ -160,7 +163,7 @@ fn fresh(random: &mut Random, nth: usize) -> (usize, Vec<Vec<u8>>) {
     let kind = random.below(KINDS.len());
     let family = FAMILIES[random.below(2)];
     let (protocol, last, port) = match kind {
-        5 | 6 => (17, 9, [53, 443][random.below(2)]),
+        5 | 6 => [(17, 9, 53), (17, 9, 443), (17, 11, 123)][random.below(3)],
         7 if random.percent(30) => (17, 9, 53),
         _ => [(6, 9, 8000), (6, 9, 8001), (6, 9, 8002), (6, 10, 4711)][random.below(4)],
     };
