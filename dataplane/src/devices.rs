@@ -56,7 +56,10 @@ impl Devices {
             ..EalConfig::new(&dataplane.file_prefix)
         })?;
         phases.end("EAL");
-        let pool = Pool::new(&eal, "frames", &pool_config(config, frame_room(&eal, config)?))?;
+        let ports = dataplane.ports.iter();
+        let limits: Vec<Limits> =
+            ports.map(|port| Port::limits(&eal, &port.device)).collect::<Result<_, _>>()?;
+        let pool = Pool::new(&eal, "frames", &pool_config(config, &limits))?;
         let (mut ports, mut exceptions) = (Vec::new(), Vec::new());
         for (index, configured) in dataplane.ports.iter().enumerate() {
             let port = configure(&eal, &pool, configured, dataplane.workers.len())?;
@@ -99,14 +102,12 @@ impl Devices {
 
 /// Room for a frame in one mbuf. Where a device receives long frames in one piece only, or cannot send pieces that
 /// another received, it is the longest frame's.
-fn frame_room(eal: &Eal, config: &Config) -> anyhow::Result<u16> {
+fn frame_room(config: &Config, limits: &[Limits]) -> u16 {
     let ports = &config.dataplane.ports;
-    let limits: Vec<Limits> =
-        ports.iter().map(|port| Port::limits(eal, &port.device)).collect::<Result<_, _>>()?;
     let longest = ports.iter().map(|port| port.mtu.saturating_add(FRAME_OVERHEAD)).max().unwrap_or(0);
     let in_one_piece = limits.iter().any(|port| !port.receives_segments || !port.sends_segments);
     let least = limits.iter().map(|port| port.least_room).max().unwrap_or(0);
-    Ok(FRAME_ROOM.max(least).max(if in_one_piece { longest } else { 0 }))
+    FRAME_ROOM.max(least).max(if in_one_piece { longest } else { 0 })
 }
 
 /// Whether DPDK shall use huge pages: as configured, or where enough are free.
@@ -184,22 +185,25 @@ impl PagePool {
 }
 
 /// mbufs for every descriptor of every queue, every cache and every burst.
-fn pool_config(config: &Config, frame_room: u16) -> PoolConfig {
+fn pool_config(config: &Config, limits: &[Limits]) -> PoolConfig {
     let workers = u32::try_from(config.dataplane.workers.len()).unwrap_or(u32::MAX);
     let descriptors: u32 = config
         .dataplane
         .ports
         .iter()
-        .map(|port| {
+        .zip(limits)
+        .map(|(port, limits)| {
             let exception = port.exception.as_ref().map_or(0, |_| exception::MBUFS_A_QUEUE);
-            u32::from(port.rx_descriptors) + u32::from(port.tx_descriptors) + exception
+            u32::from(port.rx_descriptors.max(limits.least_mbufs))
+                + u32::from(port.tx_descriptors)
+                + exception
         })
         .sum();
     let burst = u32::try_from(2 * BURST).unwrap_or(0);
     let needed = workers * (descriptors + 2 * MBUF_CACHE + burst);
     PoolConfig {
         mbufs: (needed + 1).next_power_of_two() - 1,
-        frame_room,
+        frame_room: frame_room(config, limits),
         cache: MBUF_CACHE,
         ..PoolConfig::default()
     }

@@ -188,6 +188,32 @@ cases! {
         assert!(!first.allocate(&pool, 1, usize::from(pool.room()) + 1), "longer than an mbuf");
     }
 
+    fn packets_that_find_no_mbuf_are_counted_and_others_come_once_there_are_mbufs_again() {
+        let capture = one_capture();
+        let all = frames(&capture).len();
+        let eal = eal(&[&format!("net_pcap0,rx_pcap={}", capture.display())]);
+        let config = PoolConfig { mbufs: 63, cache: 0, ..PoolConfig::default() };
+        let pool = Pool::new(&eal, "few", &config).unwrap();
+        let (port, mut rx, _tx) = open(&eal, "net_pcap0", &pool);
+        let mut held = Burst::new(&eal);
+        assert!(held.allocate(&pool, 61, 60));
+        let mut burst = Burst::with_limit(&eal, 8);
+        assert_eq!(rx.receive(&mut burst), 2, "as many as there are mbufs");
+        assert_eq!(rx.receive(&mut burst), 0);
+        let lost = port.stats().unwrap().rx_no_mbuf;
+        assert!(lost > 0 && pool.available() == 0, "{lost} counted");
+        held.clear();
+        burst.clear();
+        let mut received = 2;
+        while rx.receive(&mut burst) > 0 {
+            received += burst.len();
+            burst.clear();
+        }
+        assert_eq!(received + usize::try_from(lost).unwrap(), all);
+        assert_eq!(port.stats().unwrap().rx_no_mbuf, lost, "none is lost any more");
+        assert_eq!((pool.in_use(), pool.capacity()), (0, 63));
+    }
+
     fn headers_grow_within_the_headroom_only() {
         let eal = eal(&[]);
         let pool = pool(&eal);

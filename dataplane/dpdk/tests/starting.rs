@@ -99,6 +99,36 @@ cases! {
         assert_eq!(own.mtu(), 1500);
     }
 
+    fn a_file_too_large_to_be_received_for_ever_says_what_to_do() {
+        let capture = support::captures().into_iter().find(|path| path.ends_with("token_steered_join.pcap")).unwrap();
+        let eal = eal(&[&format!("net_pcap0,rx_pcap={},infinite_rx=1", capture.display())]);
+        let pool = dpdk::Pool::new(&eal, "few", &PoolConfig { mbufs: 7, ..PoolConfig::default() }).unwrap();
+        let sentence = Port::configure(&eal, "net_pcap0", &pool, &PortConfig::default()).unwrap_err().to_string();
+        says(&sentence, &["infinite_rx holds the whole file", "cut the file", "rx_descriptors", "DPDK says: "]);
+        says(&sentence, &["Not enough mbufs"]);
+    }
+
+    fn a_tap_that_cannot_be_is_refused_before_dpdk_is_asked() {
+        let sentence = refusal(&["net_tap0,iface=sixteen-letters0"]);
+        says(&sentence, &["\"sixteen-letters0\" is too long", "15 characters at most"]);
+        let sentence = refusal(&["net_tap0,iface=lo"]);
+        says(&sentence, &["net_tap0: there is a network interface lo already", "ip link del lo"]);
+        // The environment was never started: it can be now.
+        let eal = eal(&["net_null0"]);
+        assert_eq!(Port::limits(&eal, "net_null0").unwrap().mtu, u16::MAX);
+    }
+
+    fn a_device_that_takes_a_frame_in_one_piece_wants_mbufs_of_its_size() {
+        let eal = eal(&["net_null0", "net_ring0"]);
+        let pool = pool(&eal);
+        assert!(!Port::limits(&eal, "net_null0").unwrap().receives_segments);
+        let config = PortConfig { mtu: Some(9000), ..PortConfig::default() };
+        let sentence = Port::configure(&eal, "net_null0", &pool, &config).unwrap_err().to_string();
+        says(&sentence, &["net_null0", "an MTU of 9000", "one mbuf, of 9022 bytes"]);
+        assert!(Port::limits(&eal, "net_ring0").unwrap().receives_segments);
+        assert_eq!(Port::configure(&eal, "net_ring0", &pool, &config).unwrap().mtu(), 9000);
+    }
+
     fn nothing_is_left_on_disk() {
         let folder = std::path::PathBuf::from(format!("/var/run/dpdk/{}", prefix()));
         let eal = eal(&["net_null0"]);

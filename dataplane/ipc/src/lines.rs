@@ -17,7 +17,7 @@ use core::fmt;
 use core::ops::{Deref, Range};
 
 use crate::names;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::AtomicU64;
 
 names! {
     /// The kind of pages under a piece of memory.
@@ -65,21 +65,12 @@ impl Lines {
     pub fn word(&self, index: usize) -> Option<&AtomicU64> {
         self.get(index / WORDS)?.0.get(index % WORDS)
     }
-
-    /// Zeroes every word. Not atomic as a whole: only for memory nobody else uses yet.
-    pub fn clear(&self) {
-        for line in self.iter() {
-            for word in &line.0 {
-                word.store(0, Ordering::Relaxed);
-            }
-        }
-    }
 }
 
 #[cfg(not(loom))]
 pub(crate) use memory::Region;
 #[cfg(not(loom))]
-pub use memory::{Lines, prefetch_bytes, prefetch_read, prefetch_write};
+pub use memory::{Lines, prefetch_read};
 
 #[cfg(not(loom))]
 mod memory {
@@ -248,42 +239,20 @@ mod memory {
     /// Starts to bring a line near, to be read.
     #[inline(always)]
     pub fn prefetch_read(line: &Line) {
-        prefetch::<0>(core::ptr::from_ref(line).cast());
-    }
-
-    /// Starts to bring a line near, to be written: in the exclusive state where the processor can.
-    #[inline(always)]
-    pub fn prefetch_write(line: &Line) {
-        prefetch::<1>(core::ptr::from_ref(line).cast());
-    }
-
-    /// Starts to bring the first cache line of `bytes` near: a frame's headers.
-    #[inline(always)]
-    pub fn prefetch_bytes(bytes: &[u8]) {
-        prefetch::<0>(bytes.as_ptr());
-    }
-
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    #[inline(always)]
-    fn prefetch<const WRITE: i32>(address: *const u8) {
-        use core::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
-        if WRITE == 1 {
+        // The portable path gives no hint.
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             // SAFETY: a prefetch is a hint: it never faults and never changes memory, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) };
-        } else {
-            // SAFETY: as above.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(line).cast()) };
         }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = line;
     }
-
-    /// The portable path: no hint.
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    #[inline(always)]
-    fn prefetch<const WRITE: i32>(_address: *const u8) {}
 }
 
 #[cfg(loom)]
-pub use model::{Lines, prefetch_bytes, prefetch_read, prefetch_write};
+pub use model::{Lines, prefetch_read};
 
 #[cfg(loom)]
 mod model {
@@ -321,16 +290,13 @@ mod model {
 
     /// No hint under loom.
     pub fn prefetch_read(_line: &Line) {}
-    /// No hint under loom.
-    pub fn prefetch_write(_line: &Line) {}
-    /// No hint under loom.
-    pub fn prefetch_bytes(_bytes: &[u8]) {}
 }
 
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
     use super::*;
+    use crate::sync::Ordering;
 
     #[test]
     fn heap_lines_are_zero_aligned_and_as_many_as_asked() {
@@ -376,9 +342,6 @@ mod tests {
     fn prefetching_changes_nothing() {
         let lines = Lines::heap(1);
         prefetch_read(&lines[0]);
-        prefetch_write(&lines[0]);
-        prefetch_bytes(b"frame");
-        prefetch_bytes(b"");
         assert_eq!(lines[0].0[0].load(Ordering::Relaxed), 0);
     }
 }
