@@ -30,6 +30,9 @@ const TWO_SWEEPS: Duration = Duration::from_secs(3);
 /// And for each million entries more: a sweep's turns, twice.
 const TWO_SWEEPS_PER_MILLION: Duration = Duration::from_millis(500);
 
+/// The bar, in the words of its library.
+const BAR: &str = "{bar:30} {msg}, {elapsed}";
+
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Goal {
@@ -193,7 +196,7 @@ impl<'a> Show<'a> {
             if std::io::stderr().is_terminal() {
                 let bar = ProgressBar::new(0);
                 // A template that does not fit its library would be seen by the test; the default does, too.
-                let style = ProgressStyle::with_template("{bar:30} {msg}, {elapsed}");
+                let style = ProgressStyle::with_template(BAR);
                 bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
                 Form::Bar(bar)
             } else {
@@ -297,6 +300,11 @@ mod tests {
         assert_eq!(gone(Some(&left("deleted", 5, 0))), Some(End::Reached));
         assert_eq!(gone(None), Some(End::Reached));
         assert_eq!(gone(Some(&left("active", 5, 0))), Some(End::Changed), "added again");
+    }
+
+    #[test]
+    fn the_bars_template_is_one_of_its_librarys() {
+        assert!(ProgressStyle::with_template(BAR).is_ok());
     }
 
     #[test]

@@ -262,3 +262,32 @@ fn changes_written_by_the_version_before_are_read() {
     assert_eq!(pool.keys().map(ToString::to_string).collect::<Vec<_>>(), ["b1", "b3"]);
     assert_eq!(pool[&name("b1")].weight, 7);
 }
+
+#[test]
+fn a_deadline_is_told_even_of_a_backend_that_the_file_never_had() {
+    let place = Place::new();
+    let (dataplane, ctrlplane) = running(&place);
+    assert_eq!(place.weftctl(&["backend", "add", "b3", "--address", "10.0.1.13"]).code, 0);
+    let held = dataplane.stop();
+    assert_eq!(place.weftctl(&["backend", "remove", "b3", "--deadline", "1h"]).code, 0);
+    ctrlplane.kill();
+    let _ctrlplane = place.ctrlplane();
+    let dataplane = Dataplane::start_with(&place.runtime_dir(), held);
+    place.wait_in_sync();
+    assert!(dataplane.deadline(POOL, "b3").flatten().is_some_and(|left| (3500..=3600).contains(&left)));
+    assert_eq!(place.json(&["status"])["drift"], json!([]), "the file says the same");
+}
+
+#[test]
+fn what_a_kill_leaves_half_written_beside_the_changes_does_no_harm() {
+    let place = Place::new();
+    let (_dataplane, ctrlplane) = running(&place);
+    assert_eq!(place.weftctl(&["backend", "drain", "b1"]).code, 0);
+    ctrlplane.kill();
+    std::fs::write(place.runtime_dir().join("overrides.json.new"), b"{\"version\": 2, \"backe").unwrap();
+    let _ctrlplane = place.ctrlplane();
+    place.wait_in_sync();
+    assert_eq!(row(&place, "b1")["state"], "draining");
+    assert_eq!(place.weftctl(&["backend", "drain", "b2"]).code, 0, "and the next change replaces it");
+    assert!(!place.runtime_dir().join("overrides.json.new").exists());
+}
