@@ -23,10 +23,59 @@ pub struct Document {
     pub tokens: u32,
     /// Further lines of `[dataplane]`, and tables below it.
     pub dataplane: String,
+    /// `[[dataplane.port]]`.
+    pub port: Port,
     /// Every `[[pool]]`, in order.
     pub pools: Vec<Pool>,
     /// Every `[[vip]]`, in order.
     pub vips: Vec<Vip>,
+}
+
+/// A `[[dataplane.port]]`.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// `device`.
+    pub device: String,
+    /// `address`; the appliance's usual ones where there is none.
+    pub addresses: Vec<String>,
+    /// `mtu`.
+    pub mtu: u16,
+    /// Further lines.
+    pub further: String,
+}
+
+impl Port {
+    /// Takes every frame from the kernel, with AF_XDP, and has an address on both of the client's networks, since the
+    /// kernel answers for none. See [`crate::topology::Lab::take_from_kernel`].
+    pub fn take(&mut self) {
+        let own = Appliance::FIRST;
+        let addresses = [1, 2].map(|net| [format!("{}/24", own.four(net)), format!("{}/64", own.six(net))]);
+        self.addresses = addresses.concat();
+        self.device = format!("net_af_xdp0,iface={BALANCER_INTERFACE},force_copy=1");
+    }
+
+    fn usual() -> Self {
+        let device = format!("net_af_packet0,iface={BALANCER_INTERFACE}");
+        Self { device, addresses: Vec::new(), mtu: MTU, further: String::new() }
+    }
+
+    fn write(&self, appliance: Appliance, text: &mut String) {
+        let usual = [format!("{}/24", appliance.four(1)), format!("{}/64", appliance.six(1))];
+        let addresses = if self.addresses.is_empty() { &usual[..] } else { &self.addresses };
+        let _ = write!(
+            text,
+            "[[dataplane.port]]\n\
+             device  = \"{}\"\n\
+             mac     = \"{}\"\n\
+             address = [{}]\n\
+             mtu     = {}\n{}\n",
+            self.device,
+            appliance.mac(),
+            list(addresses),
+            self.mtu,
+            self.further,
+        );
+    }
 }
 
 /// A `[[pool]]`.
@@ -45,6 +94,8 @@ pub struct Member {
     pub name: String,
     /// Which server of the lab it is.
     pub number: u8,
+    /// Its addresses, where they are not that server's usual ones.
+    pub addresses: Option<Vec<IpAddr>>,
     /// Whether its MAC address is given.
     pub mac: bool,
     /// `weight`.
@@ -54,7 +105,7 @@ pub struct Member {
 impl Member {
     /// Server `number` under its own name.
     pub fn new(number: u8) -> Self {
-        Self { name: format!("b{number}"), number, mac: true, weight: 100 }
+        Self { name: format!("b{number}"), number, addresses: None, mac: true, weight: 100 }
     }
 }
 
@@ -97,6 +148,7 @@ impl Document {
             flows: 1_000_000,
             tokens: 1_000_000,
             dataplane: String::new(),
+            port: Port::usual(),
             pools: vec![Pool { name: POOL.to_owned(), backends }],
             vips: vec![Vip { steering: !options.no_steering, ..web }],
         }
@@ -125,24 +177,22 @@ impl Document {
              workers = [{worker}]\n\
              flows   = {}\n\
              tokens  = {}\n\
-             runtime_dir = \"{}\"\n{}\n\
-             [[dataplane.port]]\n\
-             device  = \"net_af_packet0,iface={BALANCER_INTERFACE}\"\n\
-             mac     = \"{}\"\n\
-             address = [\"{}/24\", \"{}/64\"]\n\
-             mtu     = {MTU}\n\n",
+             runtime_dir = \"{}\"\n{}\n",
             self.flows,
             self.tokens,
             self.runtime_dir.display(),
             self.dataplane,
-            self.appliance.mac(),
-            self.appliance.four(1),
-            self.appliance.six(1),
         );
+        self.port.write(self.appliance, &mut text);
         self.pools.iter().for_each(|pool| pool.write(&mut text));
         self.vips.iter().for_each(|vip| vip.write(&mut text));
         text
     }
+}
+
+/// The inside of a list of strings.
+fn list<T: std::fmt::Display>(items: &[T]) -> String {
+    items.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ")
 }
 
 // Writing to a String cannot fail.
@@ -151,10 +201,13 @@ impl Pool {
         let _ = write!(text, "[[pool]]\nname = \"{}\"\n\n", self.name);
         for member in &self.backends {
             let (four, six) = Backend::addresses(member.number);
+            let usual = || vec![four.into(), six.into()];
             let _ = write!(
                 text,
-                "[[pool.backend]]\nname    = \"{}\"\naddress = [\"{four}\", \"{six}\"]\nweight  = {}\n",
-                member.name, member.weight
+                "[[pool.backend]]\nname    = \"{}\"\naddress = [{}]\nweight  = {}\n",
+                member.name,
+                list(&member.addresses.clone().unwrap_or_else(usual)),
+                member.weight
             );
             if member.mac {
                 let _ = writeln!(text, "mac     = \"{}\"", Backend::mac(member.number));
@@ -166,7 +219,6 @@ impl Pool {
 
 impl Vip {
     fn write(&self, text: &mut String) {
-        let addresses: Vec<String> = self.addresses.iter().map(|a| format!("\"{a}\"")).collect();
         let _ = write!(
             text,
             "[[vip]]\n\
@@ -177,7 +229,7 @@ impl Vip {
              pool     = \"{}\"\n\
              forward  = \"{}\"\n\n",
             self.name,
-            addresses.join(", "),
+            list(&self.addresses),
             self.port,
             self.protocol,
             self.pool,

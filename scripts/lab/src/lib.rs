@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod balancer;
+pub mod bird;
 pub mod counters;
 pub mod demo;
 pub mod document;
@@ -23,6 +24,7 @@ pub mod namespace;
 pub mod process;
 pub mod replay;
 pub mod report;
+pub mod router;
 pub mod session;
 pub mod stand;
 pub mod topology;

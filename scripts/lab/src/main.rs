@@ -29,13 +29,16 @@ enum Action {
     Serve {
         #[arg(long)]
         name: String,
-        /// Ports of the VIP.
+        /// Ports to listen on.
         #[arg(long, default_values_t = [topology::PORT])]
         port: Vec<u16>,
     },
     /// Connect to the VIP; runs inside the client's namespace.
     #[command(hide = true)]
     Client(traffic::client::Options),
+    /// Ask the server behind the VIP to send a large datagram back; runs inside the client's namespace.
+    #[command(hide = true)]
+    Datagram(traffic::datagram::Options),
     /// Ping the VIP through a hand-made tunnel packet; runs inside the client's namespace.
     #[command(hide = true)]
     Knock(knock::Options),
@@ -72,6 +75,7 @@ fn run(action: Action) -> Result<ExitCode> {
         Action::Sweep => session::sweep()?.iter().for_each(|run| println!("removed {run}")),
         Action::Serve { name, port } => traffic::serve::serve(&name, &port)?,
         Action::Client(options) => traffic::client::run(&options)?,
+        Action::Datagram(options) => traffic::datagram::run(&options)?,
         Action::Knock(options) => knock::knock(&options)?,
         Action::Probe(options) => traffic::probe::run(&options)?,
         Action::Flood(options) => traffic::flood::run(&options)?,

@@ -38,6 +38,7 @@ pub const MTU: u16 = 1600;
 pub const LATE_PATHS: u8 = 6;
 
 const DECAP_SOURCE: &str = include_str!("../xdp/decap.c");
+const TAG_SOURCE: &str = include_str!("../xdp/tag.c");
 
 /// The address family of the client's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -175,7 +176,8 @@ impl Lab {
         let client = make_client(run, &switch)?;
         let balancer = make_balancer(run, &switch, Appliance::FIRST)?;
         let mut backends = Vec::new();
-        let program = if plan.decapsulate { Some(build_decap(session.dir())?) } else { None };
+        let program =
+            if plan.decapsulate { Some(build_bpf(session.dir(), "decap", DECAP_SOURCE)?) } else { None };
         for number in 1..=plan.backends {
             interrupt::check()?;
             backends.push(make_backend(&session, &switch, number, program.as_deref(), &plan.helper)?);
@@ -214,6 +216,35 @@ impl Lab {
         self.client.ip(&client_routes("replace", [four, four_second], |net| format!("fd00:{net}::1{number}")))
     }
 
+    /// Routes the VIP through the host that ends so on both networks, say a router.
+    pub fn route_by(&self, host: u8) -> Result<()> {
+        // IPv6 routers tell of shorter ways, and cannot be told not to.
+        self.client
+            .sysctl(&["net.ipv6.conf.c0.accept_redirects=0", "net.ipv6.conf.c1.accept_redirects=0"])?;
+        let via = [1, 2].map(|net| format!("10.0.{net}.{host}"));
+        self.client.ip(&client_routes("replace", via, |net| format!("fd00:{net}::{host}")))
+    }
+
+    /// Leaves the balancer's interface to a port on AF_XDP, as if DPDK had taken a NIC: the kernel has no address there.
+    pub fn take_from_kernel(&self) -> Result<()> {
+        self.balancer.ip(&format!("addr flush dev {BALANCER_INTERFACE}\n"))?;
+        self.balancer.sysctl(&[&format!("net.ipv6.conf.{BALANCER_INTERFACE}.disable_ipv6=1")])
+    }
+
+    /// Makes the balancer's cable a trunk: frames on it bear one VLAN tag, or two, that nobody else sees.
+    pub fn tag_balancer(&self, tags: u8) -> Result<()> {
+        let program = build_bpf(self.session.dir(), "tag", TAG_SOURCE)?.display().to_string();
+        // Into the frame, where AF_XDP finds it, and not beside it.
+        self.switch.run("ethtool", &["-K", "p-lb", "txvlan", "off"])?;
+        self.switch.run("tc", &["qdisc", "add", "dev", "p-lb", "clsact"])?;
+        for (direction, section) in [("egress", format!("tag{tags}")), ("ingress", format!("untag{tags}"))] {
+            let words =
+                ["filter", "add", "dev", "p-lb", direction, "bpf", "da", "obj", &program, "sec", &section];
+            self.switch.run("tc", &words)?;
+        }
+        Ok(())
+    }
+
     /// A file of the run.
     pub fn file(&self, name: &str) -> PathBuf {
         self.session.dir().join(name)
@@ -248,7 +279,7 @@ fn make_switch(run: &str) -> Result<Namespace> {
 }
 
 /// A cable from `namespace` to a port of the bridge; both ends up.
-fn plug(
+pub(crate) fn plug(
     switch: &Namespace,
     port: &str,
     namespace: &Namespace,
@@ -281,7 +312,7 @@ fn plug(
 }
 
 /// Settings of every namespace that has addresses.
-const ADDRESSED: [&str; 6] = [
+pub(crate) const ADDRESSED: [&str; 6] = [
     "net.ipv4.conf.all.rp_filter=0",
     "net.ipv4.conf.default.rp_filter=0",
     "net.ipv6.conf.all.accept_dad=0",
@@ -298,7 +329,7 @@ const STRICT_ARP: [&str; 4] = [
     "net.ipv4.conf.default.arp_announce=2",
 ];
 
-fn no_offloads(namespace: &Namespace, interface: &str) -> Result<()> {
+pub(crate) fn no_offloads(namespace: &Namespace, interface: &str) -> Result<()> {
     namespace.run("ethtool", &["-K", interface, "tx", "off", "gso", "off", "tso", "off", "gro", "off"])?;
     Ok(())
 }
@@ -395,10 +426,10 @@ fn make_backend(
     Ok(Backend { name, number, _service: service, namespace })
 }
 
-/// Compiles the XDP program into the run's directory.
-fn build_decap(dir: &Path) -> Result<PathBuf> {
-    let (source, object) = (dir.join("decap.c"), dir.join("decap.o"));
-    fs::write(&source, DECAP_SOURCE).map_err(|e| Error::io("cannot write decap.c", e))?;
+/// Compiles a program for the kernel into the run's directory.
+fn build_bpf(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    let (source, object) = (dir.join(format!("{name}.c")), dir.join(format!("{name}.o")));
+    fs::write(&source, text).map_err(|e| Error::io(format!("cannot write {name}.c"), e))?;
     let include = format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH);
     let mut clang = Command::new("clang");
     clang.args(["-O2", "-g", "-target", "bpf", &include, "-c"]).arg(&source).arg("-o").arg(&object);

@@ -12,6 +12,7 @@
 //! So each end compares a digest of what it sent with one of what the other received, in both directions.
 
 pub mod client;
+pub mod datagram;
 pub mod flood;
 pub mod probe;
 pub mod serve;

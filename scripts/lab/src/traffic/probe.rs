@@ -292,7 +292,8 @@ fn listen(mut socket: &Socket, stream: &Mutex<Stream>) {
 /// Answers the probe at `at`; returns only when the socket cannot be made.
 pub fn answer(at: SocketAddr, name: &str) -> io::Result<()> {
     let socket = std::net::UdpSocket::bind(at)?;
-    let mut buffer = [0; 64];
+    // The largest datagram there is.
+    let mut buffer = vec![0; 65_536];
     loop {
         let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
         let reply = [buffer.get(..length).unwrap_or_default(), name.as_bytes()].concat();

@@ -1,7 +1,8 @@
-//! The server that runs on a backend: listens on the VIP, over IPv4 and IPv6, with kernel MPTCP sockets.
+//! The server that runs on a backend: listens on every address, over IPv4 and IPv6, with kernel MPTCP sockets, and
+//! answers the probe on the VIP.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Socket};
 
@@ -19,12 +20,12 @@ pub fn arguments(name: &str) -> Vec<String> {
 
 /// Serves until the process ends. Prints one line when it listens.
 pub fn serve(name: &str, ports: &[u16]) -> Result<()> {
-    let vips = [Family::V4, Family::V6].map(Family::vip);
-    let places = ports.iter().flat_map(|port| vips.map(|vip| SocketAddr::new(vip, *port)));
+    let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let places = ports.iter().flat_map(|port| any.map(|any| SocketAddr::new(any, *port)));
     let listeners: Vec<_> = places.map(listen).collect();
     let mut threads = Vec::new();
     for listener in listeners {
-        let listener = listener.map_err(|e| Error::io("cannot listen on the VIP", e))?;
+        let listener = listener.map_err(|e| Error::io("cannot listen", e))?;
         let greeting = format!("{name}\n");
         threads.push(std::thread::spawn(move || accept(&listener, &greeting)));
     }
