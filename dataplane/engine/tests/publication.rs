@@ -62,7 +62,12 @@ fn start() -> Vec<Command> {
 }
 
 fn remove(text: &str) -> Command {
-    Command::RemoveBackend { pool: name("servers"), name: name(text), deadline: None }
+    remove_by(text, None)
+}
+
+/// The same with a deadline, in seconds.
+fn remove_by(text: &str, deadline: Option<u32>) -> Command {
+    Command::RemoveBackend { pool: name("servers"), name: name(text), deadline }
 }
 
 /// New flows of a family, as many as there are ports.
@@ -179,9 +184,13 @@ struct Interleaving {
     homes: HashMap<Flow, ([u8; 6], Option<Token>)>,
     next_port: u16,
     seconds: u64,
+    /// The clock that deadlines go by: no entry ages here.
+    clock: u64,
     forgotten: usize,
     reused: usize,
     joined: usize,
+    deleted: usize,
+    revived: usize,
     ever: HashMap<BackendId, String>,
 }
 
@@ -202,9 +211,12 @@ impl Interleaving {
             homes: HashMap::new(),
             next_port: 1024,
             seconds: 0,
+            clock: 0,
             forgotten: 0,
             reused: 0,
             joined: 0,
+            deleted: 0,
+            revived: 0,
             ever: HashMap::new(),
         }
     }
@@ -241,8 +253,17 @@ impl Interleaving {
             self.forget();
             return;
         }
-        let command = if self.random.percent(50) { remove(&text) } else { backend("servers", &text, number) };
-        let Ok(next) = self.model.apply(&[command]) else {
+        if self.random.percent(20) {
+            self.expire();
+            return;
+        }
+        let deadline = [None, None, None, Some(0), Some(2)][self.random.below(5)];
+        let command = if self.random.percent(50) {
+            remove_by(&text, deadline)
+        } else {
+            backend("servers", &text, number)
+        };
+        let Ok(next) = self.model.apply_at(&[command], self.clock) else {
             return;
         };
         let generation = self.published.generation;
@@ -253,11 +274,42 @@ impl Interleaving {
         } else {
             self.published = second;
         }
+        let was_deleted = |id| self.unknown().contains(&id);
+        let all = |model: &Model| model.pools()[0].backends.clone();
+        self.revived += all(&next).iter().filter(|b| b.is_known() && was_deleted(b.id)).count();
         self.model = next;
+        self.bury();
         for pool in self.model.pools() {
             for backend in &pool.backends {
                 let before = self.ever.insert(backend.id, backend.name.to_string());
                 self.reused += usize::from(before.is_some_and(|before| before != backend.name.as_str()));
+            }
+        }
+    }
+
+    /// Deletes the backends whose deadline has come.
+    fn expire(&mut self) {
+        self.clock += 1;
+        if self.model.expire(self.clock) > 0 {
+            let generation = self.published.generation + 1;
+            self.published = Arc::new(Snapshot::of_model(&self.model, &self.site, generation));
+            self.bury();
+        }
+    }
+
+    /// Ids of backends that are deleted and not yet forgotten.
+    fn unknown(&self) -> Vec<BackendId> {
+        let all = self.model.pools().iter().flat_map(|pool| &pool.backends);
+        all.filter(|backend| !backend.is_known()).map(|backend| backend.id).collect()
+    }
+
+    /// The connections of deleted backends are no more.
+    fn bury(&mut self) {
+        for backend in self.model.pools().iter().flat_map(|pool| &pool.backends) {
+            if !backend.is_known() {
+                let before = self.homes.len();
+                self.homes.retain(|_, (mac, _)| Some(*mac) != backend.mac);
+                self.deleted += usize::from(self.homes.len() < before);
             }
         }
     }
@@ -267,6 +319,14 @@ impl Interleaving {
         if self.random.percent(20) {
             self.end_connections();
         }
+        // The idle time of what nobody finds any more passes.
+        let unknown = self.unknown();
+        self.tables.flows.sweep(0, self.tables.flows.lines(), |entry| {
+            match unknown.contains(&entry.backend) {
+                true => engine::flow_table::Keep::No,
+                false => engine::flow_table::Keep::Yes,
+            }
+        });
         let mut held = Vec::new();
         self.tables.tokens.for_each(0, self.tables.tokens.lines(), |entry| held.push(entry.backend));
         self.tables.flows.sweep(0, self.tables.flows.lines(), |entry| {
@@ -291,6 +351,10 @@ impl Interleaving {
         let (verdict, frame) = self.send(of(&flow).syn(1).mp_capable_syn_v1().build());
         if verdict.backend.is_none() {
             assert_eq!(verdict.reason, Reason::NoBackend);
+            return;
+        }
+        if verdict.backend.is_some_and(|id| self.unknown().contains(&id)) {
+            // A worker behind still chose a backend that was just deleted at once.
             return;
         }
         let mac = *frame.first_chunk().unwrap();
@@ -360,7 +424,7 @@ impl Interleaving {
 
 #[test]
 fn whatever_the_order_of_manager_and_workers_a_flow_stays_where_it_is_and_joins_follow_it() {
-    let (mut forgotten, mut reused, mut joined) = (0, 0, 0);
+    let (mut forgotten, mut reused, mut joined, mut deleted, mut revived) = (0, 0, 0, 0, 0);
     for seed in 0..60 {
         let mut all = Interleaving::new(seed);
         for _ in 0..1500 {
@@ -369,9 +433,12 @@ fn whatever_the_order_of_manager_and_workers_a_flow_stays_where_it_is_and_joins_
         forgotten += all.forgotten;
         reused += all.reused;
         joined += all.joined;
+        deleted += all.deleted;
+        revived += all.revived;
     }
     assert!(forgotten > 50 && reused > 10, "{forgotten} forgotten, {reused} ids given again");
     assert!(joined > 1000, "{joined} joins");
+    assert!(deleted > 50 && revived > 50, "{deleted} deleted with connections, {revived} came back");
 }
 
 #[test]
@@ -438,6 +505,62 @@ fn a_backend_that_comes_back_before_it_is_forgotten_gets_its_id_and_its_flows_ba
         assert_eq!(world.id_of("b2"), old);
         assert_eq!(world.forget_unused(), 0);
         assert_eq!(world.send(of(&kept).data(2, 1)).verdict.backend, Some(old));
+    }
+}
+
+#[test]
+fn a_deleted_backend_is_a_miss_for_its_flows_and_joins_and_its_id_waits_for_them() {
+    for family in FAMILIES {
+        let mut world = World::new(&start());
+        let [touched, quiet] = [0, 1].map(|nth| world.flow_to("b2", family, 9, 8000, nth));
+        let key = Key([8; 8]);
+        world.send(of(&touched).syn(1).mp_capable_syn_v1());
+        world.send(of(&touched).data(2, 1).mp_capable_ack(Version::V1, CLIENT_KEY, key));
+        world.send(of(&quiet).syn(1));
+        let (old, other) = (world.id_of("b2"), world.id_of("b1"));
+        world.commit(&[remove_by("b2", Some(0))]);
+        assert!(world.snapshot.backend(old).is_none(), "no worker knows it");
+
+        let verdict = world.send(of(&touched).data(3, 1)).verdict;
+        assert_eq!((verdict.reason, verdict.backend), (Reason::Hash, Some(other)));
+        let (join, token) = (flow(family, 3, 3, 9, 8000), Token::from_key(Version::V1, &key));
+        let verdict = world.send(of(&join).syn(1).mp_join_syn(token, 1, 1)).verdict;
+        assert_eq!((verdict.reason, verdict.backend), (Reason::UnknownToken, None));
+        assert_eq!(world.forget_unused(), 0, "entries hold its id");
+        world.commit(&[backend("servers", "b3", 3)]);
+        assert_ne!(world.id_of("b3"), old);
+
+        // It comes back in two phases, with its id; what nobody touched meanwhile is its own again.
+        let next = world.model.apply(&[backend("servers", "b2", 2)]).unwrap();
+        assert!(next.has_new_backends(&world.model));
+        world.commit(&[backend("servers", "b2", 2)]);
+        assert_eq!(world.id_of("b2"), old);
+        let verdict = world.send(of(&quiet).data(2, 1)).verdict;
+        assert_eq!((verdict.reason, verdict.backend), (Reason::Flow, Some(old)));
+        assert_eq!(world.send(of(&touched).data(4, 1)).verdict.backend, Some(other), "stays where it went");
+    }
+}
+
+#[test]
+fn a_removed_backend_keeps_its_flows_until_its_deadline_and_for_good_if_it_comes_back_before() {
+    for family in FAMILIES {
+        let mut world = World::new(&start());
+        let kept = world.flow_to("b2", family, 9, 8000, 0);
+        world.send(of(&kept).syn(1));
+        let old = world.id_of("b2");
+        let go_on = |world: &mut World| world.send(of(&kept).data(2, 1)).verdict.backend;
+        for comes_back in [true, false] {
+            world.model = world.model.apply_at(&[remove_by("b2", Some(60))], 100).unwrap();
+            world.publish();
+            assert_eq!(world.model.expire(159), 0);
+            assert_eq!(go_on(&mut world), Some(old));
+            if comes_back {
+                world.commit(&[backend("servers", "b2", 2)]);
+            }
+            assert_eq!(world.model.expire(160), usize::from(!comes_back));
+            world.publish();
+            assert_eq!(go_on(&mut world) == Some(old), comes_back);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use ipc::control_link::{ControlLink, Dump};
 use ipc::counter::Counter;
 use ipc::counters::CounterReader;
 use ipc::id::{BackendId, WorkerId};
-use ipc::message::{BackendState, Command as Change, Event, Name};
+use ipc::message::{BackendState, Command as Change, Event, Name, Presence};
 
 use super::packets::{ack, write_pcap};
 use super::{DataPlane, PATIENCE, Place, Setup, commands, commit, until, workers};
@@ -70,10 +70,10 @@ impl Busy {
     }
 }
 
-/// Names and ids of a dump's backends.
+/// Names and ids of a dump's backends, those left out that are removed.
 pub fn backends(dump: &Dump) -> BTreeMap<String, BackendId> {
     let backends = dump.records.iter().filter_map(|record| match record {
-        Event::Backend { name, id, .. } => Some((name.to_string(), *id)),
+        Event::Backend { name, id, presence: Presence::Present, .. } => Some((name.to_string(), *id)),
         _ => None,
     });
     backends.collect()
