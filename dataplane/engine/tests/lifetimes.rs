@@ -481,3 +481,94 @@ fn before_the_first_configuration_a_restarted_data_plane_forgets_nothing_that_is
         assert_eq!(is_known(&world, key), source % 2 == 1, "connection {source}");
     }
 }
+
+#[test]
+fn handshake_and_data_in_a_second_and_twelve_hours_of_silence_leave_flow_and_token_alone() {
+    for family in FAMILIES {
+        for backup_only in [false, true] {
+            let mut world = world();
+            let (first, second) = (flow(family, 1, 1000, 9, 8000), flow(family, 2, 2000, 9, 8000));
+            connect(&mut world, &first);
+            let home = world.send(dss(&first)).verdict.backend;
+            if backup_only {
+                // A backup subflow: its handshake, and nothing ever after. The first one ends.
+                join(&mut world, &second);
+                world.send(rst(&first));
+            }
+            world.wait(12 * 3600);
+            assert_eq!(owner(&world), home, "{family:?}");
+            let live = if backup_only { &second } else { &first };
+            let outcome = world.send(dss(live));
+            assert_eq!((outcome.verdict.reason, outcome.verdict.backend), (Reason::Flow, home));
+            world.send(fin(live));
+            assert_goes(&mut world);
+        }
+    }
+}
+
+#[test]
+fn an_idle_connection_and_a_silent_backup_subflow_keep_their_token_through_twelve_hours_of_syn_flood() {
+    let mut world = World::of_size(support::site(), 256, 256);
+    let mut commands = vec![Command::PutPool { name: name("servers") }];
+    commands.extend([backend("servers", "b1", 1), backend("servers", "b2", 2)]);
+    commands.push(vip("web", "servers"));
+    commands.extend(services("web", 9, 8000));
+    world.commit(&commands);
+    let (first, second) = (flow(Family::V4, 1, 1000, 9, 8000), flow(Family::V6, 2, 2000, 9, 8000));
+    connect(&mut world, &first);
+    let home = world.send(dss(&first)).verdict.backend;
+    world.wait(40);
+    world.send(dss(&first));
+    join(&mut world, &second);
+    let slots = world.tables.flows.capacity();
+    let mut number = 0_u32;
+    for _ in 0..12 * 3600 / 64 {
+        // The whole table anew before the last flood expires.
+        for _ in 0..slots.div_ceil(32) {
+            let syns = (0..32).map(|_| {
+                number += 1;
+                let port = 1024 + u16::try_from(number % 60_000).unwrap();
+                let host = 100 + u16::try_from(number / 60_000).unwrap();
+                of(&flow(Family::V4, host, port, 9, 8000)).syn(number).mp_capable_syn_v1().build()
+            });
+            let syns = syns.collect();
+            world.burst(syns);
+        }
+        world.wait(64);
+        assert_eq!(owner(&world), home);
+    }
+    let evicted = world.counters.reader().counter(Counter::FlowEvictedHalfOpen);
+    assert!(evicted > 10 * slots as u64, "{evicted} of {slots} slots");
+    for flow in [&first, &second] {
+        let outcome = world.send(dss(flow));
+        assert_eq!((outcome.verdict.reason, outcome.verdict.backend), (Reason::Flow, home));
+    }
+}
+
+#[test]
+fn a_flow_is_marked_as_moved_when_maglev_answers_otherwise_and_no_longer_when_it_answers_so_again() {
+    use ipc::message::BackendState;
+    for family in FAMILIES {
+        let mut world = world();
+        let flow = world.flow_to("b2", family, 9, 8000, 0);
+        let is_moved = |world: &World| {
+            world.tables.flows.find(world.tables.flow_hash(&flow)).map(|found| found.entry.moved).unwrap()
+        };
+        connect(&mut world, &flow);
+        world.send(dss(&flow));
+        for (state, moved, counted) in [
+            (BackendState::Active, false, 0),
+            (BackendState::Draining, true, 1),
+            (BackendState::Draining, true, 1),
+            (BackendState::Active, false, 1),
+            (BackendState::Down, true, 2),
+        ] {
+            world.commit(&[support::backend_in("servers", "b2", 2, 100, state)]);
+            world.wait(40);
+            let outcome = world.send(dss(&flow));
+            assert_eq!(world.name_of(outcome.verdict.backend), Some("b2"));
+            assert_eq!(is_moved(&world), moved, "{state:?}");
+            assert_eq!(world.counters.reader().counter(Counter::FlowMoved), counted, "{state:?}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use engine::flow_entry::{FlowEntry, FlowState};
 use engine::flow_table::{FlowTable, Inserted, Keep};
-use engine::lifetimes::{Evict, IdleTimes, Lifetimes};
+use engine::lifetimes::{Class, Evict, IdleTimes, Lifetimes};
 use engine::tick::Tick;
 use engine::token_entry::Rank;
 use engine::token_table::{Learn, TOKEN_IDLE, TokenLookup, TokenTable};
@@ -53,6 +53,54 @@ fn flow_command() -> impl Strategy<Value = FlowCommand> {
 fn flow_entry(n: u16, now: Tick) -> FlowEntry {
     let state = if n & 1 == 0 { FlowState::Plain } else { FlowState::SynPlain };
     FlowEntry { isn_low: n, ..FlowEntry::opened(state, now, BackendId(1 + n % 8), 0, u32::from(n) << 8) }
+}
+
+/// An entry made of a number: any state and flags, of any age up to 20 ticks.
+fn any_entry(n: u32, now: u64) -> FlowEntry {
+    let index = |by: u32| usize::try_from(n / by).unwrap_or(0);
+    let state = FlowState::ALL[index(1) % FlowState::ALL.len()];
+    let tick = tick(now).before(u16::try_from(n / 16 % 21).unwrap_or(0));
+    let flags = index(512);
+    FlowEntry {
+        lasting: flags & 1 != 0,
+        moved: flags & 2 != 0,
+        ..FlowEntry::opened(state, tick, BackendId(1), n, n)
+    }
+}
+
+/// Inserts entries into a table that is soon full: what is missing after an insert is what it said gave way, or had
+/// expired, and never one of the last class.
+fn check_evictions(lines: usize, entries: &[u32]) {
+    let table = FlowTable::new(Lines::heap(lines));
+    let lifetimes = Lifetimes::default();
+    let now = 1000;
+    let room = lifetimes.room(tick(now));
+    let mut oracle: HashMap<u64, FlowEntry> = HashMap::new();
+    for (flow, n) in (0..).zip(entries) {
+        let entry = any_entry(*n, now);
+        let inserted = table.insert(spread(flow), entry, &room);
+        let missing: Vec<u64> =
+            oracle.keys().copied().filter(|flow| table.find(spread(*flow)).is_none()).collect();
+        let gone: Vec<FlowEntry> = missing
+            .iter()
+            .filter_map(|flow| oracle.remove(flow))
+            .filter(|entry| !lifetimes.idle.is_expired(entry, tick(now)))
+            .collect();
+        match inserted {
+            Inserted::New(_) | Inserted::Full => assert_eq!(gone, [], "nothing was said to give way"),
+            Inserted::Over(_, class) => {
+                assert_eq!(gone.len(), 1);
+                assert_eq!(gone[0].class(), class);
+                assert_ne!(class, Class::Kept);
+                let silence = tick(now).age_of(gone[0].tick);
+                assert!(lifetimes.evict.of(class).is_some_and(|limit| silence >= limit) || entry.joins());
+            }
+            Inserted::Existing(found) => assert_eq!(found.entry.aux, u32::MAX, "each flow comes once"),
+        }
+        if !matches!(inserted, Inserted::Full) {
+            oracle.insert(flow, entry);
+        }
+    }
 }
 
 /// Runs the commands on a table of `lines` lines and on a map.
@@ -281,6 +329,14 @@ proptest! {
         commands in prop::collection::vec(flow_command(), 1..400),
     ) {
         check_flows(lines, &commands);
+    }
+
+    #[test]
+    fn what_gives_way_in_a_full_flow_table_is_what_was_said_and_never_of_the_last_class(
+        lines in 1..24usize,
+        entries in prop::collection::vec(any::<u32>(), 1..300),
+    ) {
+        check_evictions(lines, &entries);
     }
 
     #[test]
