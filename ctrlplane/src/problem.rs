@@ -117,8 +117,8 @@ const EVENTS: &[(Counter, &str)] = &[
     ),
     (
         Counter::ExceptionRefused,
-        "packets for or from the kernel were dropped {ago} because a queue of the exception path was full: raise \
-         `rx_descriptors` and `tx_descriptors`, or find out what floods it",
+        "packets for or from the kernel were dropped {ago} by the exception path: set its interface up (`ip link set dev \
+         ... up`), or find out what floods it",
     ),
 ];
 

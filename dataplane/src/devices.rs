@@ -195,7 +195,7 @@ fn pool_config(config: &Config, limits: &[Limits]) -> PoolConfig {
         .map(|(port, limits)| {
             let exception = port.exception.as_ref().map_or(0, |_| exception::MBUFS_A_QUEUE);
             u32::from(port.rx_descriptors.max(limits.least_mbufs))
-                + u32::from(port.tx_descriptors)
+                + u32::from(port.tx_descriptors.max(limits.least_mbufs))
                 + exception
         })
         .sum();

@@ -17,6 +17,7 @@ use ipc::counters::{CounterReader, Gauge, GaugeReader, PortGauge};
 use ipc::id::PortId;
 use ipc::reason::Reason;
 use running::net::Namespace;
+use running::packets::{ack, write_pcap};
 use running::{
     DataPlane, PATIENCE, Place, Setup, assert_consistent, commands, commit, is_root, program, skip, until,
     workers,
@@ -370,7 +371,7 @@ impl Row {
         let [first, second] = devices;
         let text = format!(
             "[dataplane]\nruntime_dir = {dir:?}\nfile_prefix = {prefix:?}\nworkers = {workers:?}\nhuge_pages = \"off\"\n\
-             flows = 10000\ntokens = 10000\nmemory_mb = 128\n\
+             flows = 10000\ntokens = 10000\nmemory_mb = 128\nkeep_tables = false\n\
              [[dataplane.port]]\ndevice = {first:?}\nmac = \"02:00:00:00:02:01\"\naddress = [\"10.0.1.254/24\"]\nmtu = {mtu}\n\
              rx_descriptors = 256\ntx_descriptors = 256\n\
              [[dataplane.port]]\ndevice = {second:?}\nmac = \"02:00:00:00:02:02\"\naddress = [\"10.0.2.254/24\"]\nmtu = {mtu}\n\
@@ -493,6 +494,7 @@ fn an_mtu_that_a_device_does_not_do_is_refused_with_what_it_does() {
             workers: &workers(1),
             devices: &[device],
             port_keys: "mtu = 9000\nrx_descriptors = 64\ntx_descriptors = 64",
+            memory_mb: 128,
             ..Setup::default()
         };
         let config = place.configure(&setup);
@@ -588,4 +590,65 @@ fn what_a_port_refuses_is_counted_and_sent_again_once_it_takes_packets() {
     }
     until("no mbuf was lost", || balancer.gauges.get(Gauge::MbufsInUse) <= base + 64);
     balancer.stop();
+}
+
+/// Four ports that give packets without end, to a VIP on two that pass on less than they get: `net_ring` gives back what
+/// was sent on it, and the worker takes no more from it in a turn than from the others. So their rings fill, and all
+/// mbufs are in them.
+#[test]
+fn full_rings_and_an_empty_pool_are_counted_and_forwarding_goes_on() {
+    const NAME: &str = "full_rings_and_an_empty_pool_are_counted_and_forwarding_goes_on";
+    if !is_root(NAME) {
+        return;
+    }
+    let place = Place::new();
+    let mut devices = Vec::new();
+    for port in 0..4 {
+        let input = place.path(&format!("in{port}.pcap"));
+        let packets: Vec<Vec<u8>> = (0..64_u16).map(|flow| ack(10_000 + 64 * port + flow)).collect();
+        write_pcap(&input, &packets);
+        devices.push(format!("net_pcap{port},rx_pcap={},infinite_rx=1", input.display()));
+    }
+    devices.extend(["net_ring4", "net_ring5"].map(str::to_owned));
+    let config = place.path("weft.toml");
+    let mut text = format!(
+        "[dataplane]\nruntime_dir = {dir:?}\nfile_prefix = {prefix:?}\nworkers = {workers:?}\nhuge_pages = \"off\"\n\
+         flows = 10000\ntokens = 10000\nmemory_mb = 64\nkeep_tables = false\n",
+        dir = place.runtime_dir(),
+        prefix = place.prefix(),
+        workers = workers(1),
+    );
+    for (index, device) in devices.iter().enumerate() {
+        let address = format!("10.0.{}.254/24", index + 1);
+        text += &format!(
+            "[[dataplane.port]]\ndevice = {device:?}\nmac = \"02:00:00:00:02:01\"\naddress = [{address:?}]\n\
+             rx_descriptors = 64\ntx_descriptors = 64\n"
+        );
+    }
+    text += "[[pool]]\nname = \"servers\"\nbackend = [\n\
+             { name = \"s1\", address = [\"10.0.5.11\"], mac = \"02:00:00:00:0b:01\" },\n\
+             { name = \"s2\", address = [\"10.0.6.11\"], mac = \"02:00:00:00:0b:02\" }]\n\
+             [[vip]]\nname = \"web\"\naddress = [\"10.9.9.9\"]\nport = 8000\npool = \"servers\"\n";
+    fs::write(&config, text).unwrap();
+    let mut running = DataPlane::start(&place, &config);
+    let mut link = running.control(&place);
+    commit(&mut link, &commands(&config));
+    let (counters, gauges) = (link.counters(), link.gauges().unwrap());
+    until("the pool is told", || gauges.get(Gauge::MbufCapacity) > 0);
+    let capacity = gauges.get(Gauge::MbufCapacity);
+    let most = |least: u64| {
+        until("nearly all mbufs are in use", || gauges.get(Gauge::MbufsInUse) + least >= capacity);
+    };
+    // Fewer are left than a worker asks for at once: it gets none.
+    most(31);
+    for _ in 0..3 {
+        let sent = counters.counter(Counter::TxPackets);
+        until("packets are forwarded all the same", || counters.counter(Counter::TxPackets) > sent + 10_000);
+        most(300);
+    }
+    until("full rings refuse packets", || counters.counter(Counter::TxRefused) > 1_000);
+    drop(link);
+    running.stop(Signal::TERM);
+    assert_eq!(place.leftovers(), [""; 0]);
+    assert_consistent(&counters);
 }

@@ -128,7 +128,7 @@ pub struct Limits {
     pub receives_segments: bool,
     /// Bytes that an mbuf must have room for, whatever the MTU; 0 where there is no such thing.
     pub least_room: u16,
-    /// mbufs that a receive queue takes at its start, however few descriptors it has.
+    /// mbufs that a queue may hold, in either direction, however few descriptors it has.
     pub least_mbufs: u16,
 }
 

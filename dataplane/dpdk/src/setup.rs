@@ -158,7 +158,7 @@ impl Setup {
             receives_segments: self.info.rx_offload_capa & sys::WEFT_RX_SCATTER != 0
                 || CUT_THEMSELVES.contains(&self.driver.as_str()),
             least_room,
-            // The fill ring's size is fixed in the driver (ETH_AF_XDP_DFLT_NUM_DESCS).
+            // The size of its rings is fixed in the driver (ETH_AF_XDP_DFLT_NUM_DESCS).
             least_mbufs: if self.driver == "net_af_xdp" { 2048 } else { 0 },
         }
     }
