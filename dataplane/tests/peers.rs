@@ -1,5 +1,7 @@
 //! A running `weft-dataplane` under traffic, and control planes that die after any message, read nothing, or say more
 //! than fits: nothing is half applied, no packet is lost, and the next control plane works.
+//!
+//! With WEFT_SOAK set each test prints a row of the soak table.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod running;
@@ -18,7 +20,7 @@ use ipc::message::{
 };
 use ipc::reason::Reason;
 use running::busy::{Busy, FLOWS, backends, name, put, remove};
-use running::{DataPlane, PATIENCE, Place, Setup, assert_consistent, commit, is_root, until};
+use running::{DataPlane, PATIENCE, Place, Setup, assert_consistent, commit, is_root, soak_row, until};
 use rustix::process::Signal;
 
 const DIR: &str = "WEFT_PEERS_TEST_DIR";
@@ -160,8 +162,9 @@ fn successor(place: &Place) -> ControlLink {
 }
 
 /// Every connection went on to its backend: nothing was dropped once there was a configuration.
-fn assert_nothing_lost(running: DataPlane, counters: &CounterReader) {
+fn assert_nothing_lost(running: DataPlane, counters: &CounterReader, fault: &str, count: usize) {
     running.stop(Signal::TERM);
+    soak_row(fault, u32::try_from(count).unwrap(), counters);
     assert_consistent(counters);
     for reason in Reason::ALL.iter().filter(|reason| reason.is_drop() && **reason != Reason::NoConfig) {
         assert_eq!(counters.reason(*reason), 0, "{reason}");
@@ -204,7 +207,7 @@ fn a_control_plane_killed_after_any_message_of_a_batch_leaves_it_whole_or_not_at
     }
     let received = counters.counter(Counter::RxPackets);
     until("traffic goes on", || counters.counter(Counter::RxPackets) > received + 1000);
-    assert_nothing_lost(running, &counters);
+    assert_nothing_lost(running, &counters, "control plane killed after each message of a batch", whole + 1);
 }
 
 #[test]
@@ -224,7 +227,12 @@ fn a_control_plane_killed_after_any_message_of_a_dump_changes_nothing() {
         assert_eq!(configured(&after), configured(&before), "after {count} messages");
     }
     commit(&mut link, &[put("b4", 1)]);
-    assert_nothing_lost(running, &counters);
+    assert_nothing_lost(
+        running,
+        &counters,
+        "control plane killed after each message of a dump",
+        before.records.len() + 2,
+    );
 }
 
 // ---- a peer that does not read, and more than fits -------------------------------------------------------------
@@ -246,7 +254,7 @@ fn a_control_plane_that_reads_no_events_holds_up_nobody_but_itself() {
     let after = busy.dump();
     assert_eq!((after.generation, configured(&after)), (before.generation, configured(&before)));
     commit(&mut busy.link, &[put("b4", 1)]);
-    assert_nothing_lost(busy.running, &busy.counters);
+    assert_nothing_lost(busy.running, &busy.counters, "control plane reads no events, both rings full", 1);
 }
 
 #[test]
@@ -266,7 +274,7 @@ fn a_data_plane_that_reads_no_commands_costs_the_deadline_and_keeps_what_it_had(
     assert_eq!(configured(&after), configured(&before), "nothing of the half batch");
     commit(&mut busy.link, &batch);
     assert_eq!(backends(&busy.dump()).len(), 3 + batch.len());
-    assert_nothing_lost(busy.running, &busy.counters);
+    assert_nothing_lost(busy.running, &busy.counters, "data plane reads no commands, ring full", 1);
 }
 
 #[test]
@@ -295,7 +303,7 @@ fn a_batch_larger_than_the_ring_is_applied_whole_or_refused_whole() {
     batch.pop();
     commit(&mut busy.link, &batch);
     assert_eq!(backends(&busy.dump()).len(), 3 + batch.len());
-    assert_nothing_lost(busy.running, &busy.counters);
+    assert_nothing_lost(busy.running, &busy.counters, "batch larger than the ring, two of three refused", 3);
 }
 
 /// As many as nobody has in one pool, each with a MAC address of its own.
@@ -341,5 +349,5 @@ fn a_pool_of_a_thousand_backends_takes_connections_and_keeps_them_when_it_is_rem
     }
     assert_eq!(serving(&busy.counters), chosen, "no connection moved");
     assert_eq!(busy.counters.counter(Counter::FlowInserted), inserted);
-    assert_nothing_lost(busy.running, &busy.counters);
+    assert_nothing_lost(busy.running, &busy.counters, "1,000 backends with connections removed at once", 1);
 }

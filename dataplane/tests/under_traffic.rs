@@ -13,17 +13,17 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ipc::counter::Counter;
-use ipc::counters::{CounterReader, Gauge, LinkCounter};
+use ipc::counters::{Gauge, LinkCounter};
 use ipc::id::BackendId;
 use ipc::message::Command as Change;
 use ipc::reason::Reason;
 use running::busy::{Busy, FLOWS, backends, put, remove};
-use running::{PATIENCE, Setup, assert_consistent, commit, is_root, skip, until};
+use running::{PATIENCE, Setup, assert_consistent, commit, is_root, is_soak, skip, soak_row, until};
 use rustix::process::Signal;
 
 /// How often the configuration changes: as often as takes some seconds, and in a soak 1,000 times.
 fn reloads() -> u32 {
-    if std::env::var_os("WEFT_SOAK").is_some() { 1000 } else { 200 }
+    if is_soak() { 1000 } else { 200 }
 }
 
 #[test]
@@ -85,20 +85,7 @@ fn backends_come_and_go_many_times_under_traffic() {
     assert_eq!(gauges.link(LinkCounter::Refused), 0);
     assert_eq!(gauges.link(LinkCounter::Committed), 1 + u64::from(reloads()) + 2);
     assert_eq!(place.leftovers(), [""; 0]);
-    if std::env::var_os("WEFT_SOAK").is_some() {
-        let lost = lost(&counters);
-        println!(
-            "| reloads under traffic | {} | {} | {lost} |",
-            reloads(),
-            counters.counter(Counter::RxPackets)
-        );
-    }
-}
-
-/// Packets that went to no backend, but those received before the first configuration.
-fn lost(counters: &CounterReader) -> u64 {
-    let reasons = Reason::ALL.iter().filter(|reason| reason.is_drop() && **reason != Reason::NoConfig);
-    reasons.map(|reason| counters.reason(*reason)).sum::<u64>() + counters.counter(Counter::TxRefused)
+    soak_row("reloads under traffic", reloads(), &counters);
 }
 
 /// The state of the test above, from batch to batch.

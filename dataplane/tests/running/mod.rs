@@ -50,6 +50,22 @@ pub fn is_root(test: &str) -> bool {
     root
 }
 
+/// Whether the long run was asked for, whose results go into docs/reliability.md.
+pub fn is_soak() -> bool {
+    std::env::var_os("WEFT_SOAK").is_some()
+}
+
+/// Prints a row of the soak table, where one was asked for: what went wrong, how often, and of how many packets how
+/// many went to no backend, but those received before the first configuration.
+pub fn soak_row(fault: &str, count: u32, counters: &CounterReader) {
+    if is_soak() {
+        let drops = Reason::ALL.iter().filter(|reason| reason.is_drop() && **reason != Reason::NoConfig);
+        let dropped: u64 = drops.map(|reason| counters.reason(*reason)).sum();
+        let lost = dropped + counters.counter(Counter::TxRefused);
+        println!("| {fault} | {count} | {} | {lost} |", counters.counter(Counter::RxPackets));
+    }
+}
+
 /// The CPUs this test may use, the last first: the first ones are busiest elsewhere.
 pub fn cpus() -> Vec<usize> {
     let set = rustix::thread::sched_getaffinity(None).unwrap();
