@@ -304,6 +304,17 @@ impl Balancer {
         process::run(&mut command)
     }
 
+    /// Starts `weftctl` and does not wait for its end.
+    pub fn start_weftctl(&self, words: &[&str]) -> Result<Task> {
+        let mut command = Command::new(&self.binaries.weftctl);
+        command.arg("--config").arg(&self.config).args(words);
+        Task::start(
+            &format!("weftctl {}", words.join(" ")),
+            command,
+            &self.config.with_file_name("weftctl.log"),
+        )
+    }
+
     /// The binary that reads captures with the same engine.
     pub fn dataplane_binary(&self) -> &Path {
         &self.binaries.dataplane

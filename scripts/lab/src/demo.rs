@@ -12,7 +12,7 @@ use crate::replay::{self, Capture};
 use crate::report::{self, BackendRow, Report, Run};
 use crate::topology::{Family, Lab, Plan};
 use crate::traffic::client::{self, Client};
-use crate::{Error, Result, faults, interrupt, session};
+use crate::{Error, Result, faults_demo, interrupt, session, stand};
 
 /// Where the shipped programs are, when not beside `weft-lab`.
 const BINARIES: &str = "WEFT_BIN_DIR";
@@ -36,6 +36,9 @@ pub struct Options {
     /// Write everything that was measured to this file, as JSON.
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
+    /// Kill, drain and flood under the connections instead.
+    #[arg(long, conflicts_with = "keep")]
+    pub faults: bool,
     /// Leave the lab up until Ctrl-C, and say how to enter it.
     #[arg(long)]
     pub keep: bool,
@@ -54,6 +57,9 @@ impl Options {
 
 /// The body of `weft-lab demo`.
 pub fn run(options: &Options) -> Result<ExitCode> {
+    if options.faults {
+        return faults_demo::run(options);
+    }
     interrupt::catch()?;
     let start = Instant::now();
     let report = measure(options, start).inspect_err(|_| println!("FAIL"))?;
@@ -67,6 +73,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The shipped programs, beside `helper` unless WEFT_BIN_DIR says where.
+pub fn binaries(helper: &std::path::Path) -> Result<Binaries> {
+    let beside = helper.parent().map(PathBuf::from).unwrap_or_default();
+    Binaries::find(&std::env::var_os(BINARIES).map_or(beside, PathBuf::from))
+}
+
 /// Builds the lab, runs both passes and takes it down again.
 fn measure(options: &Options, start: Instant) -> Result<Report> {
     let progress = |what: &str| {
@@ -74,8 +86,7 @@ fn measure(options: &Options, start: Instant) -> Result<Report> {
         let _ = writeln!(std::io::stderr(), "[{:5.1} s] {what}", start.elapsed().as_secs_f64());
     };
     let helper = std::env::current_exe().map_err(|e| Error::io("cannot find this program", e))?;
-    let beside = helper.parent().map(PathBuf::from).unwrap_or_default();
-    let binaries = Binaries::find(&std::env::var_os(BINARIES).map_or(beside, PathBuf::from))?;
+    let binaries = binaries(&helper)?;
     let plan = Plan { backends: 3, decapsulate: options.forward.is_tunnel(), helper };
 
     progress("network namespaces: a client with two paths, the balancer, three backends");
@@ -110,7 +121,7 @@ pub fn pass(
     let weft = Balancer::start(lab, binaries, name, &options.balancer(steering))?;
     progress("weft-dataplane and weft-ctrlplane are ready");
     let capture = Capture::start(lab, name, options.family())?;
-    let before = faults::kernels(lab)?;
+    let before = stand::kernels(lab)?;
     let mut asked = client::Options::new(options.family(), usize::from(options.connections));
     asked.bytes = (ROUND / u64::from(options.connections)).clamp(16_384, 262_144);
     if !steering {
@@ -120,7 +131,7 @@ pub fn pass(
     let joined = client.joined(Duration::from_secs(60))?;
     progress(&format!("{} connections, {joined} with a second subflow; data over both", options.connections));
     let traffic = client.finish(Duration::from_secs(120))?;
-    let after = faults::kernels(lab)?;
+    let after = stand::kernels(lab)?;
     let counted = weft.counted()?;
     let capture = capture.finish();
     let joins = replay::joins(

@@ -162,6 +162,27 @@ impl Document {
         self
     }
 
+    /// Everything in another order, the web VIP under another name, server 4, another pool and another VIP added.
+    #[must_use]
+    pub fn reordered(&self) -> Self {
+        let mut changed = self.clone();
+        if let Some(members) = changed.members() {
+            members.push(Member::new(4));
+            members.reverse();
+        }
+        let backends = vec![Member::new(2), Member::new(1)];
+        changed.pools.insert(0, Pool { name: "another".to_owned(), backends });
+        changed.vips.reverse();
+        let mut forward = Forward::L2dsr;
+        if let Some(web) = changed.vips.iter_mut().find(|vip| vip.port == PORT) {
+            web.name.push_str("-renamed");
+            forward = web.forward;
+        }
+        let another = Vip::new("another", "tcp", 9000, forward);
+        changed.vips.insert(0, Vip { pool: "another".to_owned(), ..another });
+        changed
+    }
+
     /// The web servers' pool.
     pub fn members(&mut self) -> Option<&mut Vec<Member>> {
         self.pools.iter_mut().find(|pool| pool.name == POOL).map(|pool| &mut pool.backends)

@@ -8,9 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::balancer::{Balancer, Role};
-use crate::counters::Kernel;
 use crate::document::Document;
-use crate::topology::Lab;
 use crate::traffic::probe::{Outage, boot_millis};
 use crate::{Error, Result, interrupt};
 
@@ -74,14 +72,9 @@ impl Timing {
 
 /// What the data plane last said about the phases of its start.
 pub fn phases(log: &str) -> Option<&str> {
-    let line = log.lines().rfind(|line| line.contains("start took"))?;
-    line.split_once("start took").map(|(_, phases)| phases.trim())
-}
-
-/// The kernel counters of every backend and, last, of the client.
-pub fn kernels(lab: &Lab) -> Result<Vec<Kernel>> {
-    let namespaces = lab.backends.iter().map(|b| &b.namespace).chain([&lab.client]);
-    namespaces.map(Kernel::read).collect()
+    let lines = log.lines().rev();
+    let mut said = lines.filter_map(|line| line.split_once("started in ").map(|(_, phases)| phases.trim()));
+    said.next()
 }
 
 /// Waits until `weftctl backend list` names a backend.

@@ -130,6 +130,23 @@ impl Task {
         }
     }
 
+    /// Waits for its end by itself; its exit code, or none when a signal ended it.
+    pub fn wait(&mut self, limit: Duration) -> Result<Option<i32>> {
+        let name = self.name.clone();
+        let ended = || -> Result<Option<Option<i32>>> {
+            let status = self.child.try_wait();
+            Ok(status
+                .map_err(|e| Error::io(format!("cannot ask for {name}"), e))?
+                .map(|status| status.code()))
+        };
+        let ended = interrupt::poll(limit, Duration::from_millis(50), ended)?;
+        ended.ok_or(Error::Timeout {
+            what: format!("{} did not end", self.name),
+            seconds: limit.as_secs(),
+            detail: self.last_words(),
+        })
+    }
+
     /// The last lines of the log, ready to follow a sentence.
     pub fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the lab's tests share: the machine, one at a time, and a lab with a balancer in it.
+//! What the lab's tests share: the machine, one at a time, a lab with a balancer in it, and what must be silent.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -129,4 +129,46 @@ impl Stand {
     pub fn backends(&self, counter: &str) -> Result<Vec<u64>> {
         self.kernels(&format!("MPTcpExt{counter}"))
     }
+}
+
+/// Counters that do not move where every packet reaches the backend of its connection.
+const SILENT: [&str; 6] = [
+    "TcpOutRsts",
+    "TcpEstabResets",
+    "TcpExtTCPAbortOnData",
+    "TcpExtTCPAbortOnTimeout",
+    "MPTcpExtMPJoinNoTokenFound",
+    "MPTcpExtMPJoinAckHMacFailure",
+];
+
+/// The kernel counters of every backend and, last, of the client.
+pub fn kernels(lab: &Lab) -> Result<Vec<Kernel>> {
+    let namespaces = lab.backends.iter().map(|b| &b.namespace).chain([&lab.client]);
+    namespaces.map(Kernel::read).collect()
+}
+
+/// What was misdirected or given up since `before`, by the word of every backend's kernel and the client's, as
+/// sentences: a packet that reaches a backend which does not hold its connection is answered with RST.
+pub fn noise(lab: &Lab, before: &[Kernel]) -> Result<Vec<String>> {
+    let after = kernels(lab)?;
+    let names = lab.backends.iter().map(|b| b.name.as_str()).chain(["client"]);
+    let mut lines = Vec::new();
+    for (name, (after, before)) in names.zip(after.iter().zip(before)) {
+        let moved = after.since(before);
+        let loud = SILENT.into_iter().filter(|counter| moved.get(counter) > 0);
+        lines.extend(loud.map(|counter| format!("{name}: {counter} {}", moved.get(counter))));
+    }
+    Ok(lines)
+}
+
+/// How many of a client's connections each backend of the lab answered.
+pub fn owned(lab: &Lab, report: &Report) -> Vec<u64> {
+    let by = |name: &str| report.connections.iter().filter(|c| c.backend == name).count() as u64;
+    lab.backends.iter().map(|b| by(&b.name)).collect()
+}
+
+/// Connections that are alive and moved data between two reports.
+pub fn alive(before: &Report, after: &Report) -> usize {
+    let pairs = before.connections.iter().zip(&after.connections);
+    pairs.filter(|(before, after)| after.error.is_none() && after.rounds > before.rounds).count()
 }

@@ -27,6 +27,8 @@ use crate::{Error, Result, interrupt, traffic};
 pub const PORT: u16 = 8000;
 /// The port of the VIP that [`traffic::probe`] asks, over UDP.
 pub const PROBE_PORT: u16 = 8001;
+/// The port on which servers listen for IPv4 with a socket of IPv6.
+pub const MIXED_PORT: u16 = 8002;
 /// The MAC address of the balancer's interface.
 pub const BALANCER_MAC: &str = "02:00:00:00:02:01";
 /// The balancer's interface.
@@ -209,6 +211,16 @@ impl Lab {
             .ip(&format!("addr add {address}{add}\nmptcp endpoint add {address} dev c1 id {id} subflow\n"))
     }
 
+    /// Takes [`Lab::add_late_path`] back; the subflows from there end.
+    pub fn remove_late_path(&self, family: Family, number: u8) -> Result<()> {
+        let host = number + 1;
+        let address = match family {
+            Family::V4 => format!("10.0.2.{host}/24"),
+            Family::V6 => format!("fd00:2::{host}/64"),
+        };
+        self.client.ip(&format!("mptcp endpoint delete id {}\naddr del {address} dev c1\n", number + 2))
+    }
+
     /// Routes the VIP to one backend directly, without a balancer: shows that the lab itself carries MPTCP.
     pub fn bypass(&self, number: u8) -> Result<()> {
         let four = format!("10.0.1.{n}", n = 10 + number);
@@ -248,6 +260,20 @@ impl Lab {
     /// A file of the run.
     pub fn file(&self, name: &str) -> PathBuf {
         self.session.dir().join(name)
+    }
+
+    /// A namespace for another balancer.
+    pub fn add_balancer(&self, appliance: Appliance) -> Result<Namespace> {
+        make_balancer(self.session.name(), &self.switch, appliance)
+    }
+
+    /// A namespace on the bridge, without addresses.
+    pub fn add_namespace(&self, role: &str, interface: &str) -> Result<Namespace> {
+        let namespace = Namespace::new(self.session.name(), role)?;
+        namespace.sysctl(&ADDRESSED)?;
+        plug(&self.switch, &format!("p-{interface}"), &namespace, interface, None, MTU)?;
+        no_offloads(&namespace, interface)?;
+        Ok(namespace)
     }
 
     /// Every namespace with the name of its role.

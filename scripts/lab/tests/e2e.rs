@@ -67,6 +67,7 @@ fn pass(machine: &Machine, forward: Forward, ip: &str, steering: bool) -> Run {
         ip: ip.to_owned(),
         connections: u16::try_from(CONNECTIONS).unwrap(),
         report: None,
+        faults: false,
         keep: false,
     };
     let lab = machine.lab(3, forward.is_tunnel()).unwrap();

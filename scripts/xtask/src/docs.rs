@@ -16,6 +16,7 @@ use crate::tree;
 
 const CONFIGURATION: &str = "docs/configuration.md";
 const PACKET_PATH: &str = "docs/packet-path.md";
+const RELIABILITY: &str = "docs/reliability.md";
 const MEND: &str = "run `cargo xtask docs --write` and commit the result";
 
 /// Compares the documents with the code, or writes them.
@@ -32,7 +33,52 @@ pub fn run(root: &Path, write: bool) -> Result<Vec<Finding>> {
 
     let known = names(root, &configuration)?;
     findings.extend(unknown_names(PACKET_PATH, &wanted, &known));
+
+    let page = std::fs::read_to_string(root.join(RELIABILITY))
+        .with_context(|| format!("cannot read {RELIABILITY}"))?;
+    findings.extend(unknown_names(RELIABILITY, &page, &known.union(&tests(root)?).cloned().collect()));
+    findings.extend(unknown_files(root, &page));
     Ok(findings)
+}
+
+/// The name of every test of the tree.
+fn tests(root: &Path) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for file in tree::files(root)?.iter().filter(|file| file.extension() == "rs") {
+        let text = std::fs::read_to_string(root.join(&file.path))
+            .with_context(|| format!("cannot read {}", file.path))?;
+        names.extend(test_names(&text).map(str::to_owned));
+    }
+    Ok(names)
+}
+
+/// The functions below a `#[test]`, whatever other attributes stand between.
+fn test_names(text: &str) -> impl Iterator<Item = &str> {
+    let mut marked = false;
+    text.lines().filter_map(move |line| {
+        let line = line.trim();
+        marked |= line == "#[test]";
+        let name = line.strip_prefix("fn ")?.split('(').next()?;
+        std::mem::take(&mut marked).then_some(name)
+    })
+}
+
+/// Files that the page names in backticks and the tree does not have.
+fn unknown_files(root: &Path, page: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (index, line) in page.lines().enumerate() {
+        let quoted = line.split('`').skip(1).step_by(2);
+        for path in quoted.filter(|word| word.contains('/') && word.ends_with(".rs")) {
+            if !root.join(path).is_file() {
+                findings.push(Finding::new(
+                    RELIABILITY,
+                    index + 1,
+                    format!("`{path}` is not in the tree; correct the path"),
+                ));
+            }
+        }
+    }
+    findings
 }
 
 /// Makes the document be `wanted`, or complains about the first line that differs.
@@ -127,7 +173,7 @@ fn unknown_names(path: &str, page: &str, known: &BTreeSet<String>) -> Vec<Findin
                     path,
                     index + 1,
                     format!(
-                        "`{quoted}` is no reason, counter, configuration key or module; correct the name"
+                        "`{quoted}` is no reason, counter, configuration key, module or test; correct the name"
                     ),
                 ));
             }
@@ -169,6 +215,22 @@ mod tests {
         hold(folder.path(), "x.md", "one\n2\nthree\n", true, &mut findings).unwrap();
         hold(folder.path(), "x.md", "one\n2\nthree\n", false, &mut findings).unwrap();
         assert!(findings.is_empty());
+    }
+
+    #[test]
+    fn tests_are_found_below_their_attributes_and_helpers_are_not() {
+        let text = "fn helper() {}\n#[test]\n#[ignore]\nfn a_test() {\n}\n\nfn another() {}\n    #[test]\n    fn within(x in 0..3) {\n";
+        assert_eq!(test_names(text).collect::<Vec<_>>(), ["a_test", "within"]);
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("x.rs"), "").unwrap();
+        let page = format!("`{}/x.rs` and\n`a/gone.rs`", folder.path().display());
+        let found = unknown_files(folder.path(), &page);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].line, 2);
     }
 
     #[test]

@@ -241,7 +241,8 @@ pub fn run(options: &Options) -> Result<()> {
     say(&Stage::Joined { joined: fleet.wait_for_joins(Duration::from_secs(options.join_wait))? })?;
     for round in 0.. {
         fleet.round(options.bytes, options.bytes);
-        while questions.try_recv().is_ok() {
+        // One a round, so that between two reports there was one.
+        if questions.try_recv().is_ok() {
             fleet.measure()?;
             say(&Stage::Now(fleet.report.clone()))?;
         }

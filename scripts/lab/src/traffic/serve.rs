@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use socket2::{Domain, Socket};
 
 use super::{probe, server_round, socket};
-use crate::topology::{Family, PROBE_PORT};
+use crate::topology::{Family, MIXED_PORT, PROBE_PORT};
 use crate::{Error, Result};
 
 /// Connections that may wait; the demo opens all of its own at once.
@@ -22,7 +22,7 @@ pub fn arguments(name: &str) -> Vec<String> {
 pub fn serve(name: &str, ports: &[u16]) -> Result<()> {
     let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let places = ports.iter().flat_map(|port| any.map(|any| SocketAddr::new(any, *port)));
-    let listeners: Vec<_> = places.map(listen).collect();
+    let listeners: Vec<_> = places.chain([mixed()]).map(listen).collect();
     let mut threads = Vec::new();
     for listener in listeners {
         let listener = listener.map_err(|e| Error::io("cannot listen", e))?;
@@ -45,11 +45,20 @@ pub fn serve(name: &str, ports: &[u16]) -> Result<()> {
     Err(Error::other("no listener is left"))
 }
 
+/// The VIP of IPv4 on a socket of IPv6: the kernel mixes families on those alone.
+fn mixed() -> SocketAddr {
+    let vip = match Family::V4.vip() {
+        IpAddr::V4(vip) => vip.to_ipv6_mapped(),
+        IpAddr::V6(vip) => vip,
+    };
+    SocketAddr::new(vip.into(), MIXED_PORT)
+}
+
 fn listen(at: SocketAddr) -> std::io::Result<Socket> {
     let listener = socket(Domain::for_address(at))?;
     listener.set_reuse_address(true)?;
-    if at.is_ipv6() {
-        listener.set_only_v6(true)?;
+    if let IpAddr::V6(address) = at.ip() {
+        listener.set_only_v6(address.to_ipv4_mapped().is_none())?;
     }
     listener.bind(&at.into())?;
     listener.listen(BACKLOG)?;
