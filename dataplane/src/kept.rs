@@ -69,6 +69,8 @@ pub fn begin(config: &Config, lock: &Lock, lifetimes: Lifetimes, now: u64) -> an
         let alive = mapping.last_alive();
         let (flows, tokens) = (mapping.flows(), mapping.tokens());
         let (tables, attached) = Tables::attach(flows, tokens, &secret, lifetimes, alive, now);
+        // Their ages are those of now.
+        mapping.beat(now);
         log::info!("tables kept: {}", account(&attached, *generation, now.saturating_sub(alive)));
         tables
     } else {

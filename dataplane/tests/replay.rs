@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use packet::{Capable, Join, Kind, Options, Parsed, Token, options, parse};
+use packet::build::{PacketBuilder, packet};
+use packet::{Address, Capable, Family, Join, Kind, Options, Parsed, Token, options, parse};
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter, RawPcapPacket};
 use pcap_file::{DataLink, Endianness, TsResolution};
 use serde_json::Value;
@@ -288,10 +289,8 @@ fn a_tunnel_holds_the_whole_packet_behind_one_header() {
             let (parsed, _) = packet.parsed();
             let inner = &packet.bytes[usize::from(parsed.l3)..usize::from(parsed.end)];
             let (outer_len, protocol_at, protocol, address) = match parsed.flow.family {
-                packet::Family::V4 => (20, 9, 4, vec![10, 0, 1, 10 + number]),
-                packet::Family::V6 => {
-                    (40, 6, 41, [&[0xfd, 0, 0, 1], &[0; 11][..], &[0x10 + number][..]].concat())
-                }
+                Family::V4 => (20, 9, 4, vec![10, 0, 1, 10 + number]),
+                Family::V6 => (40, 6, 41, [&[0xfd, 0, 0, 1], &[0; 11][..], &[0x10 + number][..]].concat()),
             };
             let outer = &sent.bytes[14..14 + outer_len];
             assert_eq!(&sent.bytes[14 + outer_len..], inner, "{name}");
@@ -342,6 +341,114 @@ fn without_out_and_verdicts_a_replay_writes_nothing_and_a_dash_is_standard_outpu
     assert!(shown.status.success());
     assert_eq!(String::from_utf8(shown.stdout).unwrap().lines().count(), 22);
     assert_eq!(fs::read_dir(run.folder.path()).unwrap().count(), 1, "the configuration alone");
+}
+
+/// A configuration with a port, whose network a VIP is on, and with every way of forwarding.
+const EVERY_KIND: &str = r#"
+[dataplane]
+workers = [1]
+flows  = 10_000
+tokens = 10_000
+
+[[dataplane.port]]
+device  = "net_null0"
+mac     = "02:00:00:00:02:01"
+address = ["10.0.1.254/24", "fd00:1::254/64", "10.9.9.254/24", "fd99::254/64"]
+mtu     = 1500
+{exception}
+
+[[pool]]
+name = "servers"
+
+[[pool.backend]]
+name    = "b1"
+address = ["10.0.1.11"]
+mac     = "02:00:00:00:03:01"
+
+[[vip]]
+name     = "web"
+address  = ["10.9.9.9", "fd99::9"]
+port     = 8000
+protocol = "tcp"
+pool     = "servers"
+forward  = "ipip"
+
+[[vip]]
+name     = "dns"
+address  = ["10.9.9.9", "fd99::9"]
+port     = 53
+protocol = "udp"
+pool     = "servers"
+forward  = "gue"
+"#;
+
+/// One packet of every kind that is no TCP segment of a connection, over both families.
+fn packets_of_every_kind() -> Vec<PacketBuilder> {
+    let mut packets = vec![
+        packet().arp_request([10, 9, 9, 77], [10, 9, 9, 9]),
+        packet().neighbour_solicitation([0xfd; 16], VIP6),
+    ];
+    for (client, vip, family, kinds) in [
+        (Address::from_v4([192, 0, 2, 7]), Address::from_v4([10, 9, 9, 9]), Family::V4, [(8, 0), (3, 4)]),
+        (Address::from_v6([0xfd; 16]), Address::from_v6(VIP6), Family::V6, [(128, 0), (2, 0)]),
+    ] {
+        let [echo, too_big] = kinds;
+        let quote = packet().ip(vip, client, family).tcp(8000, 40_000).data(1, 1).build_ip();
+        let error = [&[0, 0, 5, 0], quote.as_slice()].concat();
+        let to_vip = || packet().ip(client, vip, family);
+        packets.extend([
+            to_vip().icmp(echo.0, echo.1).payload(b"echoes"),
+            to_vip().icmp(too_big.0, too_big.1).payload(&error),
+            to_vip().icmp(too_big.0, too_big.1).payload(&error[..8]),
+            to_vip().udp(40_000, 53).payload(b"question"),
+            to_vip().udp(40_000, 53).payload(&[0; 64]).fragment(8, true),
+            to_vip().tcp(40_000, 8000).data(1, 1).payload(&[0; 1430]),
+            packet().ip(client, Address::from_v4([10, 0, 1, 254]), Family::V4).tcp(40_000, 22).syn(1),
+        ]);
+    }
+    packets
+}
+
+const VIP6: [u8; 16] = [0xfd, 0x99, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+
+#[test]
+fn every_kind_of_packet_has_its_reason() {
+    let packets: Vec<Captured> = packets_of_every_kind()
+        .iter()
+        .map(|packet| Captured { time: Duration::from_secs(1), bytes: packet.build() })
+        .collect();
+    let of_a_family = |ssh| {
+        [
+            ("local", "echo"),
+            ("forward", "related"),
+            ("drop", "bad_icmp"),
+            ("forward", "hash"),
+            ("forward", "fragment"),
+            ("local", "too_big_told"),
+            (ssh, "not_vip"),
+        ]
+    };
+    for (exception, ssh) in [("", "drop"), ("exception = \"weft0\"", "punt")] {
+        let run = Run::new("l2dsr", "[]");
+        fs::write(run.path("weft.toml"), EVERY_KIND.replace("{exception}", exception)).unwrap();
+        pcap(&run.path("in.pcap"), &packets, DataLink::ETHERNET);
+        let (lines, sent) = run.replay(&run.path("in.pcap"), &[]);
+        let verdicts = values(&lines);
+        let told: Vec<(&str, &str)> = verdicts
+            .iter()
+            .map(|verdict| (verdict["verdict"].as_str().unwrap(), verdict["reason"].as_str().unwrap()))
+            .collect();
+        let expected =
+            [&[("local", "arp"), ("local", "neighbour")], &of_a_family(ssh)[..], &of_a_family(ssh)].concat();
+        assert_eq!(told, expected);
+        // All but the unusable error and the segment for port 22.
+        assert_eq!(sent.len(), packets.len() - 4);
+        let gue = sent.iter().filter(|sent| {
+            let parsed = sent.parsed().0;
+            (parsed.kind, parsed.flow.destination_port) == (Kind::Udp, 6080)
+        });
+        assert_eq!(gue.count(), 4, "a datagram and a fragment of each family, in IPv4");
+    }
 }
 
 /// A block of a pcapng file.

@@ -48,7 +48,8 @@ pub struct Verdict {
     pub backend: Option<BackendId>,
     /// The token the packet carries (MP_JOIN) or teaches (the server's key), if any.
     pub token: Option<Token>,
-    /// Whether this packet created the token's entry.
+    /// Whether this packet taught the token: joins follow it from now on. A second claim, which makes a token ambiguous
+    /// or is refused, teaches nothing.
     pub learned: bool,
     /// The port it leaves by; where [`Action::is_sent`] is false, the port it came from.
     pub port: PortId,

@@ -393,6 +393,12 @@ impl Mapping {
         record::save(&self.lines, bytes)
     }
 
+    /// Kills the process before the store `last + 1` into this memory.
+    #[cfg(weft_kill)]
+    pub fn kill_after(&self, last: u64) {
+        crate::sync::kill::after(&self.lines, last);
+    }
+
     /// Whether the file stays for a successor when this value is dropped.
     pub fn keep(&mut self, keep: bool) {
         self.keep = keep;

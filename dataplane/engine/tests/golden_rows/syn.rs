@@ -225,7 +225,32 @@ fn known(s: &Scene) -> Vec<Row> {
         row("UDP of a known flow", udp(s))
             .after([udp(s).into(), set_state("b3", 13, BackendState::Draining)])
             .forward(Reason::Flow, "dns", "b3"),
+        row("UDP of a flow that was silent for less than its idle time", udp(s))
+            .after([udp(s).into()])
+            .after(nobody_to_choose())
+            .after([Step::Wait(100)])
+            .forward(Reason::Flow, "dns", "b3")
+            .moves(&[C::FlowMoved]),
+        row("UDP of a flow that was silent for longer", udp(s))
+            .after([udp(s).into()])
+            .after(nobody_to_choose())
+            .after([Step::Wait(200)])
+            .dropped(Reason::NoBackend)
+            .at("dns"),
+        row("UDP keeps its flow by coming again", udp(s))
+            .after([udp(s).into()])
+            .after(nobody_to_choose())
+            .after([Step::Wait(100), udp(s).into(), Step::Wait(100)])
+            .forward(Reason::Flow, "dns", "b3"),
+        row("UDP under two VLAN tags", udp(s).qinq(7, 8))
+            .forward(Reason::Hash, "dns", "b3")
+            .moves(&[C::FlowInserted]),
     ]
+}
+
+/// All of the pool's backends drain.
+fn nobody_to_choose() -> [Step; 3] {
+    [("b1", 11), ("b2", 12), ("b3", 13)].map(|(text, number)| set_state(text, number, BackendState::Draining))
 }
 
 /// A datagram to the UDP VIP that Maglev gives to b3.
