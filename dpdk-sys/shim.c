@@ -33,6 +33,16 @@ int weft_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned 
 	return rte_pktmbuf_alloc_bulk(pool, mbufs, count);
 }
 
+void weft_keep_first_segment(struct rte_mbuf *mbuf)
+{
+	if (mbuf->next == NULL)
+		return;
+	rte_pktmbuf_free(mbuf->next);
+	mbuf->next = NULL;
+	mbuf->nb_segs = 1;
+	mbuf->pkt_len = mbuf->data_len;
+}
+
 int weft_link(uint16_t port, uint32_t *mbps, int *up)
 {
 	struct rte_eth_link link;

@@ -59,6 +59,8 @@ unsigned int weft_lcore_id(void);
 uint16_t weft_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 uint16_t weft_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 int weft_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
+/* Frees every segment of a packet but its first, which is the whole packet then. */
+void weft_keep_first_segment(struct rte_mbuf *mbuf);
 
 /* The link's speed in Mbit/s and whether it is up; the struct's fields became anonymous in 24.07. */
 int weft_link(uint16_t port, uint32_t *mbps, int *up);

@@ -43,12 +43,7 @@ impl Frames for PortFrames<'_> {
 
     #[inline]
     fn replace(&mut self, index: usize, bytes: &[u8]) -> bool {
-        let Some(frame) = self.0.resize(index, bytes.len()) else { return false };
-        if frame.len() != bytes.len() {
-            return false;
-        }
-        frame.copy_from_slice(bytes);
-        true
+        self.0.replace(index, bytes)
     }
 
     #[inline]

@@ -129,6 +129,28 @@ impl Burst {
         Some(unsafe { mbuf.bytes_mut() })
     }
 
+    /// Puts `bytes` in the place of packet `index`, whose segments but the first are freed. False: the first one's
+    /// buffer has no room, or no packet is held; unchanged.
+    #[inline]
+    pub fn replace(&mut self, index: usize, bytes: &[u8]) -> bool {
+        let (Ok(length), Some(mbuf)) = (u16::try_from(bytes.len()), self.mbuf(index)) else {
+            return false;
+        };
+        if !mbuf.fits(length) {
+            return false;
+        }
+        if mbuf.segments() > 1 {
+            // SAFETY: the mbuf is live and this burst's alone, and so are the segments behind it, which no view reaches:
+            // they go back to their pool, and the mbuf is whole without them.
+            unsafe { sys::weft_keep_first_segment(mbuf.as_ptr()) };
+        }
+        let Some(frame) = self.resize(index, bytes.len()).filter(|frame| frame.len() == bytes.len()) else {
+            return false;
+        };
+        frame.copy_from_slice(bytes);
+        true
+    }
+
     /// Asks the CPU for the first 128 bytes of packet `index`: what a parser of headers reads.
     #[inline(always)]
     pub fn prefetch(&self, index: usize) {

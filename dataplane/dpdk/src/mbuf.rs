@@ -38,6 +38,12 @@ impl<'a> Mbuf<'a> {
         Self { pointer, owner: PhantomData }
     }
 
+    /// The mbuf itself, for DPDK's own functions.
+    #[inline(always)]
+    pub(crate) fn as_ptr(self) -> *mut sys::rte_mbuf {
+        self.pointer.as_ptr()
+    }
+
     #[inline(always)]
     fn read<T: Copy>(self, offset: usize) -> T {
         // SAFETY: `offset` is one of the constants above, which lie inside an rte_mbuf.
@@ -123,11 +129,17 @@ impl<'a> Mbuf<'a> {
         true
     }
 
+    /// Whether the first segment's buffer has room for `length` bytes from the packet's start.
+    #[inline(always)]
+    pub(crate) fn fits(self, length: u16) -> bool {
+        let buffer: u16 = self.read(BUF_LEN);
+        buffer.checked_sub(self.headroom()).is_some_and(|room| room >= length)
+    }
+
     /// Makes a packet of one segment `length` bytes long. False: it has several, or there is no room, unchanged.
     #[inline(always)]
     pub(crate) fn resize(self, length: u16) -> bool {
-        let buffer: u16 = self.read(BUF_LEN);
-        if self.segments() != 1 || buffer.checked_sub(self.headroom()).is_none_or(|room| room < length) {
+        if self.segments() != 1 || !self.fits(length) {
             return false;
         }
         self.write(DATA_LEN, length);

@@ -274,6 +274,12 @@ cases! {
         assert_eq!(burst.prepend(long, 20).unwrap()[20..], first);
         assert_eq!(burst.wire_len(long), whole[long].len() + 20);
         assert!(burst.resize(long, 40).is_none(), "only a packet of one segment is cut");
+        let (in_use, segments) = (pool.in_use(), u32::from(burst.segments(long)));
+        assert!(!burst.replace(long, &[7; 4000]), "longer than the first segment's buffer");
+        assert_eq!((burst.segments(long), pool.in_use()), (u16::try_from(segments).unwrap(), in_use), "unchanged");
+        assert!(burst.replace(long, &[7; 40]), "but any packet is replaced");
+        assert_eq!((burst.bytes(long), burst.wire_len(long), burst.segments(long)), (&[7; 40][..], 40, 1));
+        assert_eq!(pool.in_use(), in_use - (segments - 1), "the other segments are free again");
         drop(burst);
         assert_eq!(pool.in_use(), 0, "a chain is freed whole");
     }
