@@ -21,9 +21,10 @@ fn machine(test: &str) -> Option<Machine> {
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-fn client(stand: &Stand, family: Family, connections: usize) -> Report {
+/// A client that waits at most so many seconds for second subflows.
+fn client(stand: &Stand, family: Family, connections: usize, join_wait: u64) -> Report {
     let usual = client::Options::new(family, connections);
-    let options = client::Options { join_wait: 3, ..usual };
+    let options = client::Options { join_wait, ..usual };
     Client::start(&stand.lab, &options).unwrap().finish(LIMIT).unwrap()
 }
 
@@ -72,7 +73,7 @@ fn narrow_tunnel(forward: Forward, overhead: [u32; 2]) {
     let options = Options::new(forward, true);
     let (stand, _) = Stand::with(&machine, 3, &options, |document| document.port.mtu = 1500).unwrap();
     for (family, overhead) in FAMILIES.into_iter().zip(overhead) {
-        let report = client(&stand, family, 6);
+        let report = client(&stand, family, 6, 12);
         assert_unbroken(&report);
         assert_eq!(report.joined(), 6);
         let learned = learned_mtu(&stand.lab.client, &family.vip().to_string());
@@ -126,7 +127,7 @@ fn narrow_path(forward: Forward) {
         let mut served: BTreeSet<String> = BTreeSet::new();
         // One connection at a time, so that whoever learns something learns it from its own.
         for _ in 0..3 {
-            let report = client(&stand, family, 1);
+            let report = client(&stand, family, 1, 0);
             assert_unbroken(&report);
             served.insert(report.connections[0].backend.clone());
             for backend in &lab.backends {
@@ -213,7 +214,7 @@ fn packets_on_their_last_hop_are_served() {
         for (family, via) in FAMILIES.into_iter().zip(["10.0.1.254", "fd00:1::254"]) {
             let vip = family.vip();
             stand.lab.client.ip(&format!("route add {vip} via {via} dev c0 metric 10 hoplimit 1\n")).unwrap();
-            assert_unbroken(&client(&stand, family, 4));
+            assert_unbroken(&client(&stand, family, 4, 0));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Datagrams larger than any link carries whole: sent from several source ports in turn, each answered by the server
 //! behind the VIP with the same bytes and its name.
 
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -39,8 +40,20 @@ impl Options {
 
 /// The first source port.
 const FIRST: u16 = 30_000;
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer may take before its datagram is sent again: nobody else sends it again on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a datagram is sent.
+const TRIES: u32 = 6;
+
+/// Sends once and waits.
+fn answer(socket: &UdpSocket, sent: &[u8]) -> Result<Vec<u8>> {
+    let failed = |e| Error::io("a datagram was not answered", e);
+    socket.send(sent).map_err(failed)?;
+    let mut answer = vec![0; 65_536];
+    let length = socket.recv(&mut answer).map_err(failed)?;
+    answer.truncate(length);
+    Ok(answer)
+}
 
 /// The body of `weft-lab datagram`: prints the name of the server that answered each datagram; an error when one was
 /// not answered, or with other bytes.
@@ -53,10 +66,11 @@ pub fn run(options: &Options) -> Result<()> {
             socket.connect(options.service).map_err(failed)?;
             socket.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
             let sent: Vec<u8> = (0..options.bytes).map(|n| u8::try_from(n % 251).unwrap_or(0)).collect();
-            socket.send(&sent).map_err(failed)?;
-            let mut answer = vec![0; 65_536];
-            let length = socket.recv(&mut answer).map_err(failed)?;
-            answer.truncate(length);
+            let mut answers = (0..TRIES).map(|_| answer(&socket, &sent));
+            let answer = match answers.find(Result::is_ok) {
+                Some(answer) => answer?,
+                None => return Err(failed(io::ErrorKind::TimedOut.into())),
+            };
             let name = answer.strip_prefix(sent.as_slice()).ok_or(Error::other("other bytes came back"))?;
             println!("{}", String::from_utf8_lossy(name));
         }
