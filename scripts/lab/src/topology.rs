@@ -207,18 +207,14 @@ impl Lab {
             Family::V4 => (format!("10.0.2.{host}"), "/24 dev c1"),
             Family::V6 => (format!("fd00:2::{host}"), "/64 dev c1 nodad"),
         };
-        self.client
-            .ip(&format!("addr add {address}{add}\nmptcp endpoint add {address} dev c1 id {id} subflow\n"))
+        // After [`Lab::remove_late_path`] it is there already.
+        let _ = self.client.ip(&format!("addr add {address}{add}\n"));
+        self.client.ip(&format!("mptcp endpoint add {address} dev c1 id {id} subflow\n"))
     }
 
-    /// Takes [`Lab::add_late_path`] back; the subflows from there end.
-    pub fn remove_late_path(&self, family: Family, number: u8) -> Result<()> {
-        let host = number + 1;
-        let address = match family {
-            Family::V4 => format!("10.0.2.{host}/24"),
-            Family::V6 => format!("fd00:2::{host}/64"),
-        };
-        self.client.ip(&format!("mptcp endpoint delete id {}\naddr del {address} dev c1\n", number + 2))
+    /// Takes [`Lab::add_late_path`] back; the subflows from there end. The address stays, for their last packets.
+    pub fn remove_late_path(&self, number: u8) -> Result<()> {
+        self.client.ip(&format!("mptcp endpoint delete id {}\n", number + 2))
     }
 
     /// Routes the VIP to one backend directly, without a balancer: shows that the lab itself carries MPTCP.
