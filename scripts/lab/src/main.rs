@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
-use weft_lab::{Error, Result, balancer, demo, knock, session, topology, traffic};
+use weft_lab::{Error, Result, balancer, demo, knock, session, traffic};
 
 #[derive(Debug, Parser)]
 #[command(name = "weft-lab", about = "Real MPTCP through Weft, in network namespaces of this machine.")]
@@ -29,8 +29,8 @@ enum Action {
     Serve {
         #[arg(long)]
         name: String,
-        /// Ports to listen on.
-        #[arg(long, default_values_t = [topology::PORT])]
+        /// Ports to listen on, in place of those of the VIP.
+        #[arg(long)]
         port: Vec<u16>,
     },
     /// Connect to the VIP; runs inside the client's namespace.

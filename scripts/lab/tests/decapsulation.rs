@@ -178,7 +178,7 @@ fn joins_reach_a_stock_kernel_in_every_form() {
     guest.run("sysctl -q -w net.mptcp.enabled=1 && ip mptcp limits set subflow 8").unwrap();
     let ports: String = WAYS.iter().map(|way| format!(" --port {}", way.port)).collect();
     guest.run(&format!("weft-lab serve --name guest{ports} >/run/serve.log 2>&1 &")).unwrap();
-    guest.run("until grep -q listening /run/serve.log; do sleep 0.1; done").unwrap();
+    guest.run("for i in $(seq 300); do grep -q listening /run/serve.log && break; sleep 0.1; done; cat /run/serve.log; grep -q listening /run/serve.log").unwrap();
     let _weft =
         Balancer::start_text(&lab, &lab.balancer, &machine.binaries, &lab.file("weft"), &configuration(&lab))
             .unwrap();

@@ -13,7 +13,6 @@ use weft_lab::router::Router;
 use weft_lab::stand::{LIMIT, Machine, skip};
 use weft_lab::topology::{BALANCER_MAC, Family, Lab, PORT};
 use weft_lab::traffic::client::{self, Client, Report};
-use weft_lab::traffic::serve;
 
 /// The machine, or nothing after saying why this test cannot run here.
 fn machine(test: &str) -> Option<Machine> {
@@ -154,7 +153,7 @@ fn ping_arp_and_tcp_reach_the_kernel_over_the_exception_path() {
             "a server on the balancer",
             &lab.helper,
             &lab.helper,
-            &serve::arguments("own"),
+            &["serve", "--name", "own", "--port", &PORT.to_string()].map(str::to_owned),
             &lab.file("own.log"),
         )
         .unwrap();

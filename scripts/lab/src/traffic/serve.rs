@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use socket2::{Domain, Socket};
 
 use super::{probe, server_round, socket};
-use crate::topology::{Family, MIXED_PORT, PROBE_PORT};
+use crate::topology::{Family, MIXED_PORT, PORT, PROBE_PORT};
 use crate::{Error, Result};
 
 /// Connections that may wait; the demo opens all of its own at once.
@@ -18,18 +18,20 @@ pub fn arguments(name: &str) -> Vec<String> {
     ["serve", "--name", name].map(str::to_owned).into()
 }
 
-/// Serves until the process ends. Prints one line when it listens.
+/// Serves until the process ends. Prints one line when it listens. Without ports it is a server of the VIP; with some
+/// it listens on those and needs no VIP.
 pub fn serve(name: &str, ports: &[u16]) -> Result<()> {
     let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-    let places = ports.iter().flat_map(|port| any.map(|any| SocketAddr::new(any, *port)));
-    let listeners: Vec<_> = places.chain([mixed()]).map(listen).collect();
+    let (usual, of_vip) = if ports.is_empty() { (&[PORT][..], Some(mixed())) } else { (ports, None) };
+    let places = usual.iter().flat_map(|port| any.map(|any| SocketAddr::new(any, *port))).chain(of_vip);
+    let listeners: Vec<_> = places.map(listen).collect();
     let mut threads = Vec::new();
     for listener in listeners {
         let listener = listener.map_err(|e| Error::io("cannot listen", e))?;
         let greeting = format!("{name}\n");
         threads.push(std::thread::spawn(move || accept(&listener, &greeting)));
     }
-    for family in [Family::V4, Family::V6] {
+    for family in of_vip.map_or(&[][..], |_| &[Family::V4, Family::V6]) {
         let (at, name) = (SocketAddr::new(family.vip(), PROBE_PORT), name.to_owned());
         threads.push(std::thread::spawn(move || {
             if let Err(error) = probe::answer(at, &name) {
