@@ -202,8 +202,12 @@ async fn remove(Shared(api): Shared<Arc<Api>>, body: Body<RemoveBackend>) -> Ans
                 let pool = pool.filter(|pool| config.pools.iter().any(|other| other.name == *pool));
                 let pool = pool.ok_or(missing)?;
                 if deadline.is_none() {
-                    return Err(format!(
-                        "backend `{name}` is removed already; give --deadline or --now to end its connections"
+                    // Nothing changes, so that who waited for its end may wait again.
+                    return Ok((
+                        pool,
+                        format!(
+                            "backend `{name}` is removed already; --deadline or --now would end its connections"
+                        ),
                     ));
                 }
                 overrides.remove(pool, name, deadline);
@@ -229,11 +233,7 @@ async fn drain(Shared(api): Shared<Arc<Api>>, body: Body<NamedBackend>) -> Answe
         let pool = pool_of(config, request.pool.as_deref(), name)?;
         overrides.drain(pool, name, true);
         let mut said = format!("backend `{name}` drains: it keeps its connections and gets no new ones");
-        if !overrides.takes_new(config, pool) {
-            said.push_str(&format!(
-                "; no backend of pool `{pool}` is left to take new connections, which are dropped"
-            ));
-        }
+        said.push_str(&idle_note(config, overrides, pool));
         Ok((pool, said))
     })
     .await
@@ -245,7 +245,17 @@ async fn undrain(Shared(api): Shared<Arc<Api>>, body: Body<NamedBackend>) -> Ans
     api.change(|config, overrides| {
         let pool = pool_of(config, request.pool.as_deref(), name)?;
         overrides.drain(pool, name, false);
-        Ok((pool, format!("backend `{name}` takes new connections")))
+        let weighs = config
+            .pools
+            .iter()
+            .filter(|other| other.name == pool)
+            .any(|pool| pool.backends.iter().any(|backend| backend.name == name && backend.weight > 0));
+        let said = if weighs {
+            format!("backend `{name}` takes new connections")
+        } else {
+            format!("backend `{name}` drains no more, but gets no new connections: its weight is 0")
+        };
+        Ok((pool, said))
     })
     .await
 }
@@ -257,9 +267,21 @@ async fn weigh(Shared(api): Shared<Arc<Api>>, body: Body<WeighBackend>) -> Answe
     api.change(|config, overrides| {
         let pool = pool_of(config, request.pool.as_deref(), name)?;
         overrides.weight(pool, name, request.weight);
-        Ok((pool, format!("backend `{name}` has weight {}", request.weight)))
+        let mut said = format!("backend `{name}` has weight {}", request.weight);
+        said.push_str(&idle_note(config, overrides, pool));
+        Ok((pool, said))
     })
     .await
+}
+
+/// What follows where a change leaves a pool nobody to choose; else nothing.
+fn idle_note(config: &Config, overrides: &Overrides, pool: Name) -> String {
+    match overrides.takes_new(config, pool) {
+        true => String::new(),
+        false => {
+            format!("; no backend of pool `{pool}` is left to take new connections, which are dropped")
+        }
+    }
 }
 
 async fn reload(Shared(api): Shared<Arc<Api>>) -> Answer<Changed> {

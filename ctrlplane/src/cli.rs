@@ -36,7 +36,7 @@ pub enum CtrlplaneCommand {
 /// The operator's tool of Weft.
 ///
 /// Exit codes: 0 done; 1 refused, or the checked file has problems; 2 bad command line; 3 weft-ctrlplane is not
-/// running; 4 weft-ctrlplane runs, but weft-dataplane does not; 5 the deadline came before the last connection ended.
+/// running or does not answer; 4 weft-ctrlplane runs, but weft-dataplane does not; 5 the deadline came before the last connection ended.
 #[derive(Debug, Parser)]
 #[command(name = "weftctl", version)]
 pub struct WeftctlCli {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -19,6 +20,9 @@ pub const SOCKET: &str = "ctrlplane.sock";
 /// Where the runtime directory is if nothing says otherwise.
 pub const RUNTIME_DIR: &str = "/run/weft";
 
+/// How long an answer is waited for. A change of thousands of backends takes a second or two.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -30,6 +34,14 @@ pub enum ClientError {
     NotRunning {
         /// The socket.
         path: PathBuf,
+    },
+    /// Somebody listens and says nothing.
+    #[error("weft-ctrlplane has not answered on {path} for {seconds} s: is it stopped or stuck? Look at its log", path = path.display())]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// The socket is not for this user.
     #[error("{path}: {source}; run as the user of weft-ctrlplane", path = path.display())]
@@ -62,6 +74,25 @@ pub fn socket_at(path: &Path) -> PathBuf {
 
 /// Sends one request and returns the JSON of a good answer.
 pub async fn request(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Option<&impl Serialize>,
+) -> Result<serde_json::Value, ClientError> {
+    within(socket, PATIENCE, exchange(socket, method, path, body)).await
+}
+
+/// What an exchange brings, if it brings it in time.
+pub async fn within<T>(
+    socket: &Path,
+    span: Duration,
+    exchange: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    let silent = |_| ClientError::Silent { path: socket.to_owned(), seconds: span.as_secs() };
+    tokio::time::timeout(span, exchange).await.map_err(silent)?
+}
+
+async fn exchange(
     socket: &Path,
     method: Method,
     path: &str,

@@ -141,6 +141,7 @@ impl Control {
         };
         let mut inner = self.lock();
         let mut notes = renamed(&inner.file, &file);
+        notes.extend(other_pools(&inner.file, &file));
         notes.extend(inner.overrides.tidy(&file));
         if file.dataplane != inner.file.dataplane {
             notes.push(
@@ -291,6 +292,22 @@ fn renamed(before: &Config, after: &Config) -> Vec<String> {
                     backend.name, pool.name, other.name, other.name, backend.name
                 ));
             }
+        }
+    }
+    notes
+}
+
+/// A sentence for each VIP that went to another pool: tokens belong to pools.
+fn other_pools(before: &Config, after: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    for vip in after.vips.iter().filter(|vip| vip.learn) {
+        let Some(old) = before.vips.iter().find(|old| old.name == vip.name) else { continue };
+        if old.pool != vip.pool {
+            notes.push(format!(
+                "VIP `{}` went from pool `{}` to pool `{}`: its connections go on where they are, but are joined \
+                 through it no more",
+                vip.name, old.pool, vip.pool
+            ));
         }
     }
     notes

@@ -21,7 +21,7 @@ use crate::wait::{self, End, Goal, Waiting};
 const REFUSED: u8 = 1;
 /// Bad command line, as clap has it.
 const USAGE: u8 = 2;
-/// weft-ctrlplane is not running.
+/// weft-ctrlplane is not running, or does not answer.
 const NO_CONTROL_PLANE: u8 = 3;
 /// weft-ctrlplane runs, weft-dataplane does not.
 const NO_DATA_PLANE: u8 = 4;
@@ -53,7 +53,7 @@ fn fail(failed: &Failed, json: bool) -> ExitCode {
     let (code, sentence) = match failed {
         Failed::Client(error) => {
             let code = match error {
-                ClientError::NotRunning { .. } => NO_CONTROL_PLANE,
+                ClientError::NotRunning { .. } | ClientError::Silent { .. } => NO_CONTROL_PLANE,
                 ClientError::NoDataplane(_) => NO_DATA_PLANE,
                 _ => REFUSED,
             };

@@ -65,7 +65,10 @@ fn dataplane(dataplane: &DataplaneStatus) -> Vec<Line> {
     ];
     if let Some(pages) = &tables.pages {
         let since = if tables.kept { "kept from the data plane before" } else { "begun empty" };
-        lines.push(("tables", format!("{} MiB on pages of kind {pages}, {since}", tables.bytes >> 20)));
+        lines.push((
+            "tables",
+            format!("{} MiB on pages of kind {pages}, {since}", tables.bytes.div_ceil(1 << 20)),
+        ));
     }
     for port in &dataplane.ports {
         let link = if port.link_up { "up" } else { "down" };

@@ -15,7 +15,7 @@ use crate::session::LinkView;
 use crate::view::*;
 
 /// Counters about tokens, keys and joins, in the order they are shown.
-const TOKEN_COUNTERS: [Counter; 14] = [
+const TOKEN_COUNTERS: [Counter; 15] = [
     Counter::CapableSyn,
     Counter::TokenLearned,
     Counter::KeyRepeated,
@@ -24,6 +24,7 @@ const TOKEN_COUNTERS: [Counter; 14] = [
     Counter::TokenConflict,
     Counter::TokenAmbiguous,
     Counter::TokenTableFull,
+    Counter::TokenEvicted,
     Counter::TokenSeen,
     Counter::TokenClosing,
     Counter::TokenExpired,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::client::ClientError;
+use crate::client::{self, ClientError};
 use crate::ctl::{Ctl, say};
 use crate::deadline::say_span;
 use crate::view::{BackendRow, Changed, Status};
@@ -96,7 +96,10 @@ pub(crate) async fn wait(ctl: &Ctl, waiting: &Waiting, changed: &Changed) -> Res
     let mut none_since: Option<Instant> = None;
     let mut last = Left::default();
     let end = loop {
-        match look(ctl, waiting).await {
+        // One that is stuck is as absent as one that is gone, and holds up no deadline.
+        let left = waiting.deadline.map_or(ABSENCE, |deadline| deadline.saturating_sub(since.elapsed()));
+        let patience = left.clamp(LOOK, ABSENCE);
+        match client::within(&ctl.socket, patience, look(ctl, waiting)).await {
             Ok(left) => {
                 answered = Instant::now();
                 // A backend that the data plane does not tell of yet is no news of it.
@@ -106,7 +109,7 @@ pub(crate) async fn wait(ctl: &Ctl, waiting: &Waiting, changed: &Changed) -> Res
                     break end;
                 }
             }
-            Err(error) if answered.elapsed() > ABSENCE => return Err(error),
+            Err(error) if answered.elapsed() >= ABSENCE => return Err(error),
             Err(_) => none_since = None,
         }
         if waiting.deadline.is_some_and(|deadline| since.elapsed() >= deadline) {

@@ -280,6 +280,23 @@ fn a_renamed_backend_is_another_one_and_the_reload_says_so() {
     assert_eq!(dataplane.deadline("web-servers", "b2"), Some(None), "removed, without a deadline");
 }
 
+#[test]
+fn a_reload_says_which_connections_cannot_be_joined_any_more() {
+    let place = Place::new();
+    let _dataplane = Dataplane::start(&place.runtime_dir());
+    let _ctrlplane = place.ctrlplane();
+    place.wait_in_sync();
+    place.write(&EXAMPLE.replace("\"web-servers\"", "\"servers\""));
+    let said = place.weftctl(&["reload"]);
+    assert!(
+        said.out.starts_with(
+            "configuration reloaded; VIP `web` went from pool `web-servers` to pool `servers`: its connections go on \
+             where they are, but are joined through it no more (generation"
+        ),
+        "{said:?}"
+    );
+}
+
 /// More commands than a ring has slots, in one batch, and a dump longer than the other ring.
 #[test]
 fn thousands_of_backends_are_told_reconciled_and_taken_away() {

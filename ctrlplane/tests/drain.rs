@@ -85,6 +85,20 @@ fn the_last_backend_that_drains_is_said_to_leave_nobody() {
     assert_eq!(place.json(&["status"])["problems"], json!([]));
 }
 
+#[test]
+fn a_backend_of_weight_0_is_not_said_to_take_connections() {
+    let place = Place::new();
+    let (_dataplane, _ctrlplane) = running(&place);
+    assert_eq!(place.weftctl(&["backend", "drain", "b2"]).code, 0);
+    let said = place.weftctl(&["backend", "weight", "b1", "0"]);
+    assert!(said.out.starts_with("backend `b1` has weight 0; no backend of pool"), "{said:?}");
+    assert_eq!(place.weftctl(&["backend", "drain", "b1"]).code, 0);
+    let said = place.weftctl(&["backend", "undrain", "b1"]);
+    assert!(said.out.starts_with("backend `b1` drains no more, but gets no new connections"), "{said:?}");
+    let said = place.weftctl(&["backend", "undrain", "b2"]);
+    assert!(said.out.starts_with("backend `b2` takes new connections"), "{said:?}");
+}
+
 /// weftctl in the background, waiting.
 fn waiting(place: &Place, arguments: &[&str]) -> std::process::Child {
     Process::new(env!("CARGO_BIN_EXE_weftctl"))
@@ -96,6 +110,24 @@ fn waiting(place: &Place, arguments: &[&str]) -> std::process::Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap()
+}
+
+#[test]
+fn a_control_plane_that_hangs_holds_up_no_deadline() {
+    let place = Place::new();
+    let (dataplane, ctrlplane) = running(&place);
+    hold(&dataplane, "b1", (2, 1));
+    let mut wait = waiting(&place, &["backend", "drain", "b1", "--deadline", "3s"]);
+    wait_until("it drains", || state_of(&dataplane, "b1") == Some(BackendState::Draining));
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    ctrlplane.signal(rustix::process::Signal::STOP);
+    let mut ended = None;
+    wait_until("the deadline", || {
+        ended = wait.try_wait().unwrap();
+        ended.is_some()
+    });
+    ctrlplane.signal(rustix::process::Signal::CONT);
+    assert_eq!(ended.and_then(|status| status.code()), Some(5));
 }
 
 #[test]
@@ -195,7 +227,9 @@ fn one_that_was_removed_may_get_a_deadline_later() {
     assert_eq!(place.weftctl(&["backend", "remove", "b1"]).code, 0);
     assert_eq!(dataplane.deadline(POOL, "b1"), Some(None));
     let again = place.weftctl(&["backend", "remove", "b1"]);
-    assert!(again.err.starts_with("backend `b1` is removed already; give --deadline or --now"), "{again:?}");
+    assert_eq!(again.code, 0, "{again:?}");
+    assert!(again.out.starts_with("backend `b1` is removed already; --deadline or --now would"), "{again:?}");
+    assert_eq!(dataplane.deadline(POOL, "b1"), Some(None), "nothing changed");
     let said = place.weftctl(&["backend", "remove", "b1", "--deadline", "1h"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(dataplane.deadline(POOL, "b1").flatten().is_some_and(|left| left > 3500), "{said:?}");
