@@ -149,10 +149,11 @@ impl Inner {
     }
 }
 
-/// The UDP source port of a flow's tunnel, 49152 to 65535, so that paths and queues on the way spread flows.
+/// The UDP source port of a flow's tunnel, 49152 to 65535, so that paths and queues on the way spread flows. Of the
+/// hash's last bits: Maglev goes by the first, so these would be nearly the same for all flows of one backend.
 #[inline]
 pub fn gue_source_port(hash: u64) -> u16 {
-    let [high, low, ..] = hash.to_be_bytes();
+    let [.., high, low] = hash.to_be_bytes();
     0xc000 | u16::from_be_bytes([high, low])
 }
 

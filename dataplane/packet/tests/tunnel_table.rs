@@ -47,7 +47,7 @@ fn the_forms_have_the_lengths_that_are_said() {
 
 #[test]
 fn a_gue_header_is_version_0_data_and_the_inner_protocol() {
-    let (v4, _) = inner_of(&packet().udp(1, 2).payload(b"1234").build(), 0xffff_0000_0000_0000);
+    let (v4, _) = inner_of(&packet().udp(1, 2).payload(b"1234").build(), 0x0000_0000_0000_ffff);
     let v4 = v4.gue_over_v4(A4, B4).unwrap();
     // Port 65535 to 6080, 8 + 4 + 32 bytes, no checksum.
     assert_eq!(v4[20..], [0xff, 0xff, 0x17, 0xc0, 0, 44, 0, 0, 0, 4, 0, 0]);
@@ -127,6 +127,16 @@ fn source_ports_are_ephemeral_and_spread() {
     }
     let most = seen.iter().max().unwrap();
     assert!(*most < 40, "{most} flows on one of 16384 ports, 8 on average");
+}
+
+#[test]
+fn source_ports_spread_among_flows_whose_hashes_begin_alike() {
+    // A backend has some of Maglev's 65,537 places, each of them the flows whose hash begins with the same 16 bits.
+    let ports: std::collections::BTreeSet<u16> = (0..1000_u64)
+        .map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16)
+        .map(tunnel::gue_source_port)
+        .collect();
+    assert!(ports.len() > 900, "{} ports for 1000 flows", ports.len());
 }
 
 proptest! {

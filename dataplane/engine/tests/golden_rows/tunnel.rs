@@ -102,7 +102,7 @@ pub fn outer_of(s: &Scene, flow: &Flow, family: Family, number: u8) -> Outer {
 
 /// The UDP source port of a flow in gue: a dynamic one, by the flow's public hash.
 fn gue_port(s: &Scene, flow: &Flow) -> Option<u16> {
-    u16::try_from(0xc000 | s.public_hash(flow) >> 48).ok()
+    u16::try_from(0xc000 | s.public_hash(flow) & 0xffff).ok()
 }
 
 /// What tells the fragments of an outer packet apart: its own number, and its flow's hash, so that clients who count
