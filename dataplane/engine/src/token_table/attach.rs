@@ -63,7 +63,10 @@ fn aged(entry: TokenEntry, absence: &Absence, longest: u16) -> Option<TokenEntry
     if entry.closing {
         return (absence.age_of(entry.tick) <= u64::from(TOKEN_IDLE)).then_some(entry);
     }
-    let age = absence.age_before(entry.tick);
+    // Of within the pause: by one who took the table over and died before it said that it lived. No claim is as old as
+    // this would be if it were of before: the sweep clears those.
+    let within = u64::from(absence.ended().age_of(entry.tick)) <= absence.ticks();
+    let age = if within { 0 } else { absence.age_before(entry.tick) };
     let lives = age <= TOKEN_IDLE && absence.ticks() <= u64::from(longest);
     lives.then(|| TokenEntry { tick: absence.ended().before(age), ..entry })
 }
@@ -161,6 +164,20 @@ mod tests {
             let soon = Tick::from_seconds(NOW + pause).after(TOKEN_IDLE);
             assert_eq!(table.sweep(0, 8, soon, TOKEN_IDLE), 0, "not older than it was");
             assert_eq!(table.sweep(0, 8, soon.after(1), TOKEN_IDLE), usize::from(kept));
+        }
+    }
+
+    #[test]
+    fn a_death_while_the_table_is_taken_over_costs_no_token_whatever_the_pauses() {
+        for (first, second) in [(0, 0), (100, 0), (600, 0), (600, 600), (40_000, 5), (30_000, 30_000)] {
+            let (lines, hash) = left(&[claim(1, Rank::Seen)]);
+            attach(lines.clone(), first);
+            // Nobody beat: the second one reckons from the same last sign of life.
+            let (table, attached) = attach(lines, first + second);
+            assert_eq!(attached, AttachedTokens { kept: 1, expired: 0 }, "{first} s, then {second} s");
+            let soon = Tick::from_seconds(NOW + first + second).after(TOKEN_IDLE);
+            assert_eq!(table.sweep(0, 8, soon, TOKEN_IDLE), 0);
+            assert_ne!(table.find(hash, TOKEN, |_| true), TokenLookup::Unknown);
         }
     }
 
