@@ -67,7 +67,7 @@ pub struct Pool {
     pub maglev: Option<Arc<Maglev>>,
     /// What it was built from. As long as this stays, so does the table.
     chosen: Vec<(Name, BackendId, u32)>,
-    /// Since when it answers as it does, in milliseconds of the data plane's clock.
+    /// Since when it answers as it does for every service it has, in milliseconds of the data plane's clock.
     since_ms: u64,
 }
 
@@ -209,7 +209,26 @@ impl Snapshot {
                 Vip { name: vip.name, pool, forward, learn, unknown_token },
             );
         }
+        next.note_moved_services(self, now_ms);
         next
+    }
+
+    /// A pool whose service is another pool's now, or nobody's, still has the service's flows, and no longer Maglev's
+    /// answer for them: that changed as it does with the pool's table.
+    fn note_moved_services(&mut self, before: &Snapshot, now_ms: u64) {
+        let keys = before.services.keys().chain(self.services.keys());
+        let moved = |key| before.pool_of(key).filter(|pool| self.pool_of(key) != Some(*pool));
+        let left: HashSet<PoolId> = keys.filter_map(moved).collect();
+        for id in left {
+            if let Some(Some(pool)) = self.pools.get_mut(usize::from(id.0)) {
+                pool.since_ms = now_ms;
+            }
+        }
+    }
+
+    /// The pool that serves an address and port.
+    fn pool_of(&self, key: &ServiceKey) -> Option<PoolId> {
+        Some(self.vip(self.service_at(key)?)?.pool)
     }
 
     /// Notes that fragments to a service's address are for a VIP, or that nobody can tell. `sends` is all that
@@ -251,11 +270,16 @@ impl Snapshot {
             protocol: flow.protocol,
             family: flow.family,
         };
-        let exact = self.services.get(&key);
+        self.service_at(&key)
+    }
+
+    #[inline]
+    fn service_at(&self, key: &ServiceKey) -> Option<VipId> {
+        let exact = self.services.get(key);
         if exact.is_some() || !self.any_port {
             return exact.copied();
         }
-        self.services.get(&ServiceKey { port: 0, ..key }).copied()
+        self.services.get(&ServiceKey { port: 0, ..*key }).copied()
     }
 
     /// Whether a flow's packets are addressed to a VIP, on whatever port.
@@ -298,8 +322,8 @@ impl Snapshot {
         pool.maglev.as_ref().map(|maglev| maglev.choose(public_hash))
     }
 
-    /// Whether a pool's Maglev table has changed since an entry was last seen, `age` ticks ago: then nobody knows what
-    /// it answers for the entry's flow now. In doubt, within the tick of the change, it has.
+    /// Whether a pool's Maglev table has changed since an entry was last seen, `age` ticks ago, or a service has left the
+    /// pool: then nobody knows what is answered for the entry's flow now. In doubt, within the tick of the change, it has.
     pub fn has_changed_since(&self, pool: PoolId, age: u16, now_ms: u64) -> bool {
         let Some(pool) = self.pools.get(usize::from(pool.0)).and_then(Option::as_ref) else {
             return true;
@@ -453,5 +477,39 @@ mod tests {
         let (weighed, ages) = step(&[put("q", "c", 2, BackendState::Active)], 800);
         assert!(weighed[0] == drained[0] && weighed[1] != first[1]);
         assert_eq!(ages, [Some(10), Some(0)]);
+    }
+
+    #[test]
+    fn a_pool_that_a_service_leaves_changed_then_and_the_one_it_goes_to_did_not() {
+        use ipc::message::Command;
+        let name = |text: &str| -> Name { text.parse().unwrap() };
+        let vip = |text: &str, pool: &str| Command::PutVip {
+            name: name(text),
+            pool: name(pool),
+            protocol: Protocol::Tcp,
+            forward: Forward::L2dsr,
+            learn: true,
+            unknown_token: UnknownToken::Drop,
+        };
+        let service =
+            |vip: &str, port| Command::PutService { vip: name(vip), address: [10, 9, 9, 9].into(), port };
+        let gone =
+            |vip: &str, port| Command::RemoveService { vip: name(vip), address: [10, 9, 9, 9].into(), port };
+        let pools = ["p", "q"].map(|pool| Command::PutPool { name: name(pool) });
+        let site = Site { ports: vec![Port::default()], tunnel_sources: [None, None], maglev_seed: 1 };
+        let mut model = Model::default().apply(&pools).unwrap();
+        let mut snapshot = Snapshot::unconfigured(&site);
+        let mut step = |commands: &[Command], now_s: u64| {
+            model = model.apply(commands).unwrap();
+            snapshot = snapshot.following(&model, &site, snapshot.generation + 1, now_s * 1000);
+            [0, 1].map(|id| (0..200).find(|age| snapshot.has_changed_since(PoolId(id), *age, now_s * 1000)))
+        };
+        step(&[vip("v", "p"), service("v", 0), vip("w", "q"), service("w", 443)], 160);
+        assert_eq!(step(&[vip("v", "p"), service("v", 80)], 320), [Some(10), Some(10)], "as before");
+        // Port 25 was the port that stands for any.
+        assert_eq!(step(&[service("w", 25)], 480), [Some(0), Some(20)], "taken by an exact port");
+        assert_eq!(step(&[vip("w", "p")], 640), [Some(10), Some(0)], "another pool");
+        assert_eq!(step(&[gone("v", 0)], 800), [Some(0), Some(10)], "nobody's");
+        assert_eq!(step(&[], 960), [Some(10), Some(20)]);
     }
 }
