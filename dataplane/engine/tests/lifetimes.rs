@@ -7,17 +7,18 @@
 
 mod support;
 
+use engine::lifetimes::Class;
 use engine::pipeline::Context;
 use engine::sweep::{LINES_PER_CALL, PASS_MS, Sweeper};
 use engine::tick::{TICK_SECONDS, Tick};
 use engine::token_table::{TOKEN_IDLE, TokenLookup};
 use ipc::counter::Counter;
 use ipc::id::{BackendId, PoolId, PortId};
-use ipc::message::Command;
+use ipc::message::{BackendState, Command};
 use ipc::reason::Reason;
 use packet::build::PacketBuilder;
 use packet::{Family, Flow, Key, Token, Version};
-use support::{CLIENT_KEY, FAMILIES, World, backend, flow, name, of, services, vip};
+use support::{CLIENT_KEY, FAMILIES, World, backend, backend_in, flow, name, of, services, vip};
 
 const KEY: Key = Key([0x42; 8]);
 /// A token is kept at least so long after its last subflow ended.
@@ -547,7 +548,6 @@ fn an_idle_connection_and_a_silent_backup_subflow_keep_their_token_through_twelv
 
 #[test]
 fn a_flow_is_marked_as_moved_when_maglev_answers_otherwise_and_no_longer_when_it_answers_so_again() {
-    use ipc::message::BackendState;
     for family in FAMILIES {
         let mut world = world();
         let flow = world.flow_to("b2", family, 9, 8000, 0);
@@ -569,6 +569,48 @@ fn a_flow_is_marked_as_moved_when_maglev_answers_otherwise_and_no_longer_when_it
             assert_eq!(world.name_of(outcome.verdict.backend), Some("b2"));
             assert_eq!(is_moved(&world), moved, "{state:?}");
             assert_eq!(world.counters.reader().counter(Counter::FlowMoved), counted, "{state:?}");
+        }
+    }
+}
+
+#[test]
+fn a_flow_that_moves_while_it_opens_or_as_it_ends_is_of_the_last_class() {
+    let again = |flow: &Flow| [of(flow).syn(1000), segment(flow).payload(b"data")];
+    let key = |flow: &Flow| [segment(flow), segment(flow).mp_capable_ack(Version::V1, CLIENT_KEY, KEY)];
+    type Packets = fn(&Flow) -> [PacketBuilder; 2];
+    let cases: [(&str, Packets, Packets, Class); 3] = [
+        ("a SYN sent again", |flow| [of(flow).syn(1000), of(flow).syn(1000)], again, Class::Own),
+        (
+            "a bare ACK, and then the key",
+            |flow| [of(flow).syn(1000).mp_capable_syn_v1(), segment(flow)],
+            key,
+            Class::Own,
+        ),
+        (
+            "a FIN",
+            |flow| [of(flow).syn(1000), segment(flow).payload(b"data")],
+            |flow| [fin(flow), segment(flow)],
+            Class::Closing,
+        ),
+    ];
+    for (family, (what, before, after, unmoved)) in FAMILIES.into_iter().flat_map(|f| cases.map(|c| (f, c))) {
+        for moves in [false, true] {
+            let mut world = world();
+            let flow = world.flow_to("b1", family, 9, 8000, 0);
+            for packet in before(&flow) {
+                world.send(packet);
+            }
+            if moves {
+                world.commit(&[backend_in("servers", "b1", 1, 100, BackendState::Draining)]);
+            }
+            world.wait(TICK_SECONDS);
+            for packet in after(&flow) {
+                assert_eq!(world.send(packet).verdict.backend, Some(world.id_of("b1")), "{what}");
+            }
+            let entry = world.tables.flows.find(world.tables.flow_hash(&flow)).unwrap().entry;
+            let expected = if moves { Class::Kept } else { unmoved };
+            assert_eq!(entry.class(), expected, "{family:?}: {what}, moved: {moves}");
+            assert_eq!(world.counters.reader().counter(Counter::FlowMoved), u64::from(moves), "{what}");
         }
     }
 }

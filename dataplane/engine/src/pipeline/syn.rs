@@ -53,7 +53,10 @@ pub(super) fn decide<F: Frames>(
             cx.counters.add(Counter::SynRetransmitted, 1);
             if entry.state.is_half_open() && entry.tick != cx.now {
                 // Still being opened: a handshake may take longer than a half-open entry lives unseen.
-                let _ = cx.tables.flows.update(found, FlowEntry { tick: cx.now, ..entry });
+                let next = decide::compare(slot, FlowEntry { tick: cx.now, ..entry }, cx);
+                if cx.tables.flows.update(found, next) && next.moved && !entry.moved {
+                    cx.counters.add(Counter::FlowMoved, 1);
+                }
             }
             return slot.forward(reason_again(&entry, kind), entry.backend);
         }

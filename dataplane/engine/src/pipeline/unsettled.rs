@@ -35,7 +35,8 @@ pub(super) fn decide(slot: &mut Slot, found: &Found, frame: &[u8], cx: &Context<
         advance(slot, &entry, &options, cx)
     };
     next.tick = cx.now;
-    if entry.tick != cx.now && !next.state.is_half_open() && !next.state.is_closing() {
+    // Also while it opens and ends: what is written as seen now counts as compared now.
+    if entry.tick != cx.now {
         next = decide::compare(slot, next, cx);
     }
     // Where another worker changed the entry meanwhile, its change stands: the next packet sees it.

@@ -171,8 +171,11 @@ fn again(s: &Scene) -> Vec<Row> {
                 syn(&flow).into(),
                 Step::Wait(17),
             ])
+            .forward(Reason::Flow, "web", "b2"),
+        row("a SYN that comes again after its pool changed tells that the flow moved", syn(&flow))
+            .after([syn(&flow).into(), drained(), Step::Wait(16)])
             .forward(Reason::Flow, "web", "b2")
-            .moves(&[C::FlowMoved]),
+            .moves(&[C::SynRetransmitted, C::FlowMoved]),
     ]
 }
 
