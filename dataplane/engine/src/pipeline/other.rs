@@ -103,7 +103,7 @@ fn message<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, port: &Port
                 slot.refuse(Reason::BadIcmp);
             }
         }
-        Message::Error if is_a_vips => related(slot, frames.bytes(index), cx),
+        Message::Error if is_a_vips => related(slot, frames.bytes(index), port, cx),
         _ => {
             let asked = Solicitation::read(frames.bytes(index), &slot.parsed)
                 .is_some_and(|question| answers_for(v6(question.target), port, cx));
@@ -129,13 +129,17 @@ fn v6(address: Address) -> IpAddr {
 }
 
 /// An ICMP error to a VIP: the server that sent the quoted packet must have it, or it would go on sending what does not
-/// arrive. From here on the flow is that of the quoted packet.
-fn related(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) {
+/// arrive. From here on the flow is that of the quoted packet. What is about no flow of a service may be the kernel's,
+/// where the address is the port's own too.
+fn related(slot: &mut Slot, frame: &[u8], port: &Port, cx: &Context<'_>) {
     if is_group(frame) {
         return slot.refuse(Reason::NotOurMac);
     }
     let quoted = icmp::quoted(frame, &slot.parsed);
     let Some((flow, vip)) = quoted.and_then(|flow| Some((flow, cx.snapshot.service(&flow)?))) else {
+        if port.owns(destination(&slot.parsed.flow)) {
+            return leave_to_kernel(slot, port, Reason::BadIcmp, cx);
+        }
         return slot.refuse(Reason::BadIcmp);
     };
     slot.parsed.flow = flow;

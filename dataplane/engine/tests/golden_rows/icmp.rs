@@ -125,7 +125,7 @@ fn error_with(s: &Scene, to: Address, quote: &[u8]) -> PacketBuilder {
     packet().ip(router, to, s.family).icmp(kind, code).payload(&payload)
 }
 
-fn error(s: &Scene, flow: &Flow) -> PacketBuilder {
+pub fn error(s: &Scene, flow: &Flow) -> PacketBuilder {
     error_with(s, flow.destination, &quote(flow, 8))
 }
 

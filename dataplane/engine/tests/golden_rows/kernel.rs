@@ -104,5 +104,11 @@ fn of_nobody(s: &Scene, vip: &Flow) -> Vec<Row> {
         .on(exception)
         .on(|port| port.addresses.push((vip.destination.to_ip(), 24)))
         .punted(Reason::NotVip),
+        row("an ICMP error about what the kernel sent from an address that is a VIP's too", {
+            super::icmp::error(s, &other_port)
+        })
+        .on(exception)
+        .on(|port| port.addresses.push((vip.destination.to_ip(), 24)))
+        .punted(Reason::BadIcmp),
     ]
 }
