@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// Raise it when a key changes its meaning, or a new one must not be overlooked.
 const VERSION: u32 = 1;
 
+/// No data plane lives to see a later one, and there is always a next.
+const LAST_GENERATION: u64 = u64::MAX / 2;
+
 /// What every version begins with.
 #[derive(Deserialize)]
 struct Versioned {
@@ -87,6 +90,9 @@ pub fn read(text: &[u8]) -> anyhow::Result<(Model, u64)> {
         bail!("it has version {version} and this program knows {VERSION}");
     }
     let directory: Directory = serde_json::from_slice(text).context("it is damaged")?;
+    if directory.generation > LAST_GENERATION {
+        bail!("it is of generation {}, which cannot be", directory.generation);
+    }
     let pools = directory.pools.into_iter().map(pool).collect::<anyhow::Result<_>>()?;
     let vips = directory.vips.into_iter().map(vip).collect::<anyhow::Result<_>>()?;
     match Model::restore(pools, vips) {
@@ -248,6 +254,7 @@ mod tests {
             ("\"version\":1", "\"version\":2", "version 2 and this program knows 1"),
             ("\"version\":1,", "", "it is no directory"),
             ("\"generation\"", "\"generations\"", "it is damaged"),
+            ("\"generation\":7", "\"generation\":18446744073709551615", "generation 18446744073709551615"),
             ("\"weight\":9", "\"weight\":9,\"height\":9", "it is damaged"),
             ("\"weight\":9", "\"weight\":1001", "a weight that cannot be)"),
             ("\"draining\"", "\"sleeping\"", "it says \"sleeping\""),
@@ -304,7 +311,7 @@ mod tests {
         let mut vips: Vec<Vip> = (0..MAX_VIPS).map(vip).collect();
         vips[0].services = ports.map(|port| (IpAddr::V6(longest6), port)).collect();
         let model = Model::restore(pools, vips).unwrap();
-        let text = write(&model, u64::MAX).unwrap();
+        let text = write(&model, LAST_GENERATION).unwrap();
         println!("{} bytes of {MAX_DIRECTORY}", text.len());
         assert!(text.len() <= MAX_DIRECTORY, "{} bytes", text.len());
         assert_eq!(read(&text).unwrap().0.pools(), model.pools());

@@ -318,8 +318,7 @@ impl Model {
     fn put_service(&mut self, vip: Name, address: IpAddr, port: u16) -> Result<(), (Refusal, Name)> {
         let count: usize = self.vips.iter().map(|vip| vip.services.len()).sum();
         let vip = self.vip_mut(vip)?;
-        let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
-        if address.is_unspecified() || address.is_multicast() || is_broadcast {
+        if !is_of_a_host(address) {
             return Err((Refusal::BadAddress, vip.name));
         }
         if count >= MAX_SERVICES && !vip.services.contains(&(address, port)) {
@@ -344,6 +343,12 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// Whether an address can be a VIP's.
+fn is_of_a_host(address: IpAddr) -> bool {
+    let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !(address.is_unspecified() || address.is_multicast() || is_broadcast)
 }
 
 /// The lowest number in a range that is not used.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use ipc::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES, MAX_VIPS, MAX_WEIGHT};
 use ipc::message::{Name, Presence};
 
-use super::{Model, Pool, Vip};
+use super::{Model, Pool, Vip, is_of_a_host};
 
 /// What no sequence of commands could have made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ impl Model {
             must(usize::from(vip.id.0) < MAX_VIPS, "a VIP's id that cannot be", vip.name)?;
             must(ids.insert(vip.id), "two VIPs of one id", vip.name)?;
             must(names.insert(vip.name), "two VIPs of one name", vip.name)?;
+            let are_hosts = vip.services.iter().all(|(address, _)| is_of_a_host(*address));
+            must(are_hosts, "an address that no VIP can have", vip.name)?;
             services += vip.services.len();
             must(services <= MAX_SERVICES, "more services than there can be", vip.name)?;
         }
@@ -141,7 +143,7 @@ mod tests {
     #[test]
     fn every_contradiction_is_found() {
         type Change = fn(&mut Vec<Pool>, &mut Vec<Vip>);
-        let changes: [(Change, &str); 17] = [
+        let changes: [(Change, &str); 20] = [
             (|pools, _| pools[0].id = PoolId(256), "pool's id"),
             (|pools, _| pools[0].id = PoolId(1), "two pools of one id"),
             (|pools, _| pools[1].name = pools[0].name, "two pools of one name"),
@@ -161,6 +163,9 @@ mod tests {
             (|_, vips| vips[0].id = VipId(0), "two VIPs of one id"),
             (|_, vips| vips[0].name = vips[1].name, "two VIPs of one name"),
             (|_, vips| vips[0].services = vips[1].services.clone(), "address, port and protocol"),
+            (|_, vips| vips[0].services = [(Ipv4Addr::UNSPECIFIED.into(), 1)].into(), "address that no VIP"),
+            (|_, vips| vips[0].services = [([255; 4].into(), 1)].into(), "address that no VIP"),
+            (|_, vips| vips[0].services = [([224, 0, 0, 1].into(), 1)].into(), "address that no VIP"),
             (|_, vips| vips[0].pool = "nowhere".parse().unwrap(), "pool that does not exist"),
         ];
         for (change, what) in changes {
