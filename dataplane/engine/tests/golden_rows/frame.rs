@@ -168,14 +168,14 @@ fn udp_fragments(s: &Scene) -> Vec<Row> {
     let forward = |what, packet: PacketBuilder| row(what, packet).forward(Reason::Fragment, "dns", home);
     let another = |pool| {
         let put = Command::PutVip {
-            name: name("another"),
+            name: name("more-dns"),
             pool: name(pool),
             protocol: Protocol::Udp,
             forward: Forward::L2dsr,
             learn: false,
             unknown_token: UnknownToken::Drop,
         };
-        Step::Commit([put].into_iter().chain(services("another", 9, 5353)).collect())
+        Step::Commit([put].into_iter().chain(services("more-dns", 9, 5353)).collect())
     };
     let nowhere = Flow { destination: vip_address(s.family, 10), ..flow };
     vec![
@@ -187,6 +187,7 @@ fn udp_fragments(s: &Scene) -> Vec<Row> {
         }),
         forward("a fragment of a flow that has an entry", udp().fragment(9, true)).after([of(&flow).into()]),
         forward("a fragment under two VLAN tags", udp().fragment(9, true).qinq(7, 8)),
+        // It counts for the first of them by name.
         forward("a fragment where two UDP VIPs of the address send alike", udp().fragment(9, true))
             .after([another("web-servers")]),
         row("a fragment where two UDP VIPs of the address have other pools", udp().fragment(9, true))
