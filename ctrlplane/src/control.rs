@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use config::{Config, NextHop, Problem};
-use ipc::message::{Name, Refusal};
+use ipc::message::{Command, Name, Refusal};
 use tokio::sync::Notify;
 
 use crate::overrides::{Overrides, OverridesError};
-use crate::reconcile::Deadlines;
+use crate::reconcile::{Deadlines, renames};
 use crate::state::State;
 
 /// Name of the file of run-time changes, in the runtime directory.
@@ -297,12 +297,24 @@ fn renamed(before: &Config, after: &Config) -> Vec<String> {
     notes
 }
 
-/// A sentence for each VIP that went to another pool: tokens belong to pools.
+/// A sentence for each pool that has another name, and for each VIP that went to another pool: tokens belong to
+/// pools.
 fn other_pools(before: &Config, after: &Config) -> Vec<String> {
     let mut notes = Vec::new();
+    let mut renamed = Vec::new();
+    if let (Ok(old), Ok(new)) = (State::of(before.commands()), State::of(after.commands())) {
+        for command in renames(&new, &old, &[]) {
+            if let Command::RenamePool { name, to } = command {
+                notes.push(format!(
+                    "pool `{name}` is called `{to}` now: it keeps its connections and their tokens"
+                ));
+                renamed.push((name, to));
+            }
+        }
+    }
     for vip in after.vips.iter().filter(|vip| vip.learn) {
         let Some(old) = before.vips.iter().find(|old| old.name == vip.name) else { continue };
-        if old.pool != vip.pool {
+        if old.pool != vip.pool && !renamed.contains(&(old.pool, vip.pool)) {
             notes.push(format!(
                 "VIP `{}` went from pool `{}` to pool `{}`: its connections go on where they are, but are joined \
                  through it no more",

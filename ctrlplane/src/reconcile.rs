@@ -56,6 +56,50 @@ pub fn re_deadline(desired: &State, deadlines: &Deadlines, dump: &[Event]) -> Ve
     commands
 }
 
+/// The pools that have another name in `desired`: a pool that is gone and a new one with backends of the same names and
+/// addresses, some added or some taken away, each the other's best match and no third as good. To remove the one and
+/// add the other would part its tokens from their connections. A name that a removed pool of the `dump` still holds
+/// cannot be given.
+pub fn renames(desired: &State, actual: &State, dump: &[Event]) -> Vec<Command> {
+    let is_held = |wanted: &Name| {
+        dump.iter().any(|event| matches!(event, Event::Backend { pool, .. } if pool == wanted))
+    };
+    let gone: Vec<_> = actual.pools.iter().filter(|(name, _)| !desired.pools.contains_key(name)).collect();
+    let new: Vec<_> = desired.pools.iter().filter(|(name, _)| !actual.pools.contains_key(name)).collect();
+    let mut commands = Vec::new();
+    for (to, backends) in &new {
+        let before = best_match(backends, &gone).filter(|name| {
+            let match_of_it = actual.pools.get(name).and_then(|backends| best_match(backends, &new));
+            match_of_it == Some(**to)
+        });
+        if let Some(name) = before.filter(|_| !is_held(to)) {
+            commands.push(Command::RenamePool { name, to: **to });
+        }
+    }
+    commands
+}
+
+/// The one pool that has most backends in common with these, if one has.
+fn best_match(
+    backends: &BTreeMap<Name, Backend>,
+    pools: &[(&Name, &BTreeMap<Name, Backend>)],
+) -> Option<Name> {
+    let scores = pools.iter().map(|(name, others)| (in_common(backends, others), **name));
+    let (best, name) = scores.clone().max()?;
+    let is_alone = scores.filter(|(score, _)| *score == best).count() == 1;
+    (best > 0 && is_alone).then_some(name)
+}
+
+/// How many backends two pools have in common, by name and addresses; none, unless one pool has all of the other's.
+fn in_common(one: &BTreeMap<Name, Backend>, other: &BTreeMap<Name, Backend>) -> usize {
+    let is_in_other = |(name, backend): &(&Name, &Backend)| {
+        let same = |own: &Backend| (own.address4, own.address6) == (backend.address4, backend.address6);
+        other.get(name).is_some_and(same)
+    };
+    let common = one.iter().filter(is_in_other).count();
+    if common == one.len().min(other.len()) { common } else { 0 }
+}
+
 /// The commands that make `actual` into `desired`; none if it is so already.
 pub fn reconcile(desired: &State, actual: &State, deadlines: &Deadlines) -> Vec<Command> {
     let mut commands = Vec::new();

@@ -18,7 +18,7 @@ use ipc::message::{Command, Event};
 use tokio::sync::oneshot;
 
 use crate::control::{Control, LinkStatus};
-use crate::reconcile::{keep_resolved, re_deadline, reconcile};
+use crate::reconcile::{keep_resolved, re_deadline, reconcile, renames};
 use crate::sample::{Sample, Samples};
 use crate::state::State;
 
@@ -219,8 +219,11 @@ impl Worker {
         let dump = link.dump(ANSWER)?;
         let mut actual = State::default();
         dump.records.iter().for_each(|record| actual.observe(record));
+        let mut commands = renames(&desired, &actual, &dump.records);
+        // Names that are free in a state can be given in it.
+        let actual = actual.apply(&commands).unwrap_or(actual);
         let desired = keep_resolved(desired, &actual);
-        let mut commands = reconcile(&desired, &actual, &deadlines);
+        commands.extend(reconcile(&desired, &actual, &deadlines));
         commands.extend(re_deadline(&desired, &deadlines, &dump.records));
         // Generation 0 is "no configuration yet", and drops everything as such: an empty one is still one.
         let (generation, refused) = if commands.is_empty() && dump.generation > 0 {
@@ -302,6 +305,7 @@ fn kind(command: &Command) -> &'static str {
         Command::RemoveVip { .. } => "to remove a VIP",
         Command::RemoveBackend { .. } => "to remove a backend",
         Command::RemovePool { .. } => "to remove a pool",
+        Command::RenamePool { .. } => "to rename a pool",
         _ => "a command",
     }
 }

@@ -95,6 +95,7 @@ impl State {
                 backends.remove(&name).ok_or(Refusal::UnknownBackend)?;
             }
             Command::RemovePool { name } => self.remove_pool(name)?,
+            Command::RenamePool { name, to } => self.rename_pool(name, to)?,
             Command::Begin { .. }
             | Command::Commit { .. }
             | Command::Abandon { .. }
@@ -182,6 +183,18 @@ impl State {
             return Err(Refusal::PoolNotEmpty);
         }
         self.pools.remove(&name);
+        Ok(())
+    }
+
+    fn rename_pool(&mut self, name: Name, to: Name) -> Result<(), Refusal> {
+        if self.pools.contains_key(&to) {
+            return Err(Refusal::PoolExists);
+        }
+        let backends = self.pools.remove(&name).ok_or(Refusal::UnknownPool)?;
+        self.pools.insert(to, backends);
+        for vip in self.vips.values_mut().filter(|vip| vip.pool == name) {
+            vip.pool = to;
+        }
         Ok(())
     }
 

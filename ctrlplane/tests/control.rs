@@ -286,7 +286,8 @@ fn a_reload_says_which_connections_cannot_be_joined_any_more() {
     let _dataplane = Dataplane::start(&place.runtime_dir());
     let _ctrlplane = place.ctrlplane();
     place.wait_in_sync();
-    place.write(&EXAMPLE.replace("\"web-servers\"", "\"servers\""));
+    let other = EXAMPLE.replace("\"web-servers\"", "\"servers\"").replace("\"10.0.1.11\"", "\"10.0.1.13\"");
+    place.write(&other);
     let said = place.weftctl(&["reload"]);
     assert!(
         said.out.starts_with(
@@ -295,6 +296,33 @@ fn a_reload_says_which_connections_cannot_be_joined_any_more() {
         ),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_pool_that_only_has_another_name_stays_the_same_pool() {
+    let place = Place::new();
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    let ctrlplane = place.ctrlplane();
+    place.wait_in_sync();
+    place.write(&EXAMPLE.replace("\"web-servers\"", "\"servers\""));
+    let said = place.weftctl(&["reload"]);
+    assert!(
+        said.out.starts_with(
+            "configuration reloaded; pool `web-servers` is called `servers` now: it keeps its connections and their \
+             tokens (generation"
+        ),
+        "{said:?}"
+    );
+    assert_eq!(dataplane.state(), of_file(&place));
+    assert_eq!(dataplane.deadline("web-servers", "b1"), None, "nothing was removed");
+
+    // Renamed while no control plane runs, too.
+    drop(ctrlplane);
+    place.write(EXAMPLE);
+    let _again = place.ctrlplane();
+    place.wait_in_sync();
+    assert_eq!(dataplane.state(), of_file(&place));
+    assert_eq!(dataplane.deadline("servers", "b1"), None, "nothing was removed");
 }
 
 /// More commands than a ring has slots, in one batch, and a dump longer than the other ring.

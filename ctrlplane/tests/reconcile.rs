@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ctrlplane::reconcile::{Deadlines, keep_resolved, re_deadline, reconcile};
+use ctrlplane::reconcile::{Deadlines, keep_resolved, re_deadline, reconcile, renames};
 use ctrlplane::state::{Backend, State, Vip};
 use ipc::id::BackendId;
 use ipc::limits::{MAX_BACKENDS, MAX_SERVICES};
@@ -168,6 +168,90 @@ fn one_backend() -> State {
     };
     state.pools.entry(name("p", 0)).or_default().insert(name("b", 0), backend);
     state
+}
+
+/// Pools of these names, each with one backend `b0` of this last byte of its address.
+fn pools_of(all: &[(&str, u8)]) -> State {
+    let mut state = State::default();
+    for (pool, last) in all {
+        let mut backends = one_backend().pools.remove(&name("p", 0)).unwrap();
+        backends.get_mut(&name("b", 0)).unwrap().address4 = Some([10, 0, 0, *last].into());
+        state.pools.insert(pool.parse().unwrap(), backends);
+    }
+    state
+}
+
+#[test]
+fn a_pool_is_renamed_only_where_no_other_could_be_meant() {
+    let rename =
+        |name: &str, to: &str| Command::RenamePool { name: name.parse().unwrap(), to: to.parse().unwrap() };
+    type Pools = &'static [(&'static str, u8)];
+    let cases: [(Pools, Pools, Vec<Command>); 7] = [
+        (&[("a", 1), ("b", 2)], &[("c", 1), ("b", 2)], vec![rename("a", "c")]),
+        (&[("a", 1), ("b", 2)], &[("c", 2), ("d", 1)], vec![rename("b", "c"), rename("a", "d")]),
+        (&[("a", 1)], &[("c", 2)], vec![]),
+        (&[("a", 1)], &[("a", 1), ("c", 1)], vec![]),
+        (&[("a", 1), ("b", 1)], &[("c", 1)], vec![]),
+        (&[("a", 1)], &[("c", 1), ("d", 1)], vec![]),
+        (&[("a", 1), ("b", 2)], &[("a", 2), ("b", 1)], vec![]),
+    ];
+    for (before, after, expected) in cases {
+        let (actual, desired) = (pools_of(before), pools_of(after));
+        assert_eq!(renames(&desired, &actual, &[]), expected, "{before:?} to {after:?}");
+        let renamed = actual.apply(&expected).unwrap();
+        let all = reconcile(&desired, &renamed, &none());
+        assert_eq!(renamed.apply(&all).unwrap(), desired, "{before:?} to {after:?}");
+    }
+}
+
+#[test]
+fn a_renamed_pool_may_gain_or_lose_backends_but_not_both() {
+    let three = |pool: &str, lasts: [u8; 3]| {
+        let mut state = State::default();
+        for last in lasts {
+            let backend =
+                pools_of(&[(pool, last)]).pools.into_values().next().unwrap().into_values().next().unwrap();
+            state.pools.entry(pool.parse().unwrap()).or_default().insert(name("b", last), backend);
+        }
+        state
+    };
+    let [one, other] = [[1, 2, 3], [2, 3, 4]];
+    let mut more = three("c", one);
+    more.pools.extend(three("x", other).pools);
+    let mut grown = three("c", one);
+    let added = three("c", other).pools.into_values().next().unwrap();
+    grown.pools.values_mut().for_each(|backends| backends.extend(added.clone()));
+    let rename = Command::RenamePool { name: "a".parse().unwrap(), to: "c".parse().unwrap() };
+    assert_eq!(renames(&grown, &three("a", one), &[]), std::slice::from_ref(&rename));
+    let mut shrunk = grown.clone();
+    let backends = shrunk.pools.remove(&"c".parse::<Name>().unwrap()).unwrap();
+    shrunk.pools.insert("a".parse().unwrap(), backends);
+    assert_eq!(renames(&three("c", one), &shrunk, &[]), std::slice::from_ref(&rename));
+    assert_eq!(renames(&three("c", other), &three("a", one), &[]), []);
+    assert_eq!(renames(&more, &shrunk, &[]), [], "two could be meant");
+    let mut part = grown.clone();
+    part.pools.extend(three("x", [1, 2, 2]).pools);
+    assert_eq!(renames(&part, &three("a", one), &[]), [rename], "the other is a part of it only");
+}
+
+#[test]
+fn a_name_that_a_removed_pool_still_holds_is_not_given() {
+    let (actual, desired) = (pools_of(&[("a", 1)]), pools_of(&[("c", 1)]));
+    let left = Event::Backend {
+        id: BackendId(7),
+        pool: "c".parse().unwrap(),
+        name: name("b", 9),
+        address4: Some([10, 0, 0, 9].into()),
+        address6: None,
+        mac: None,
+        weight: 1,
+        state: BackendState::Active,
+        flows: 1,
+        tokens: 0,
+        presence: Presence::Removed,
+        deadline: None,
+    };
+    assert_eq!(renames(&desired, &actual, &[left]), []);
 }
 
 #[test]

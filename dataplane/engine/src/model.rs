@@ -241,6 +241,7 @@ impl Model {
                 Ok(())
             }
             Command::RemovePool { name } => self.remove_pool(name),
+            Command::RenamePool { name, to } => self.rename_pool(name, to),
             // Begin, Commit and the rest frame a batch or ask a question; they change no configuration.
             _ => Ok(()),
         }
@@ -275,6 +276,19 @@ impl Model {
             return Err((Refusal::PoolNotEmpty, name));
         }
         pool.removed = true;
+        Ok(())
+    }
+
+    /// Gives a pool another name. Its id stays, and so do its tokens, its flows, and the VIPs that name it.
+    fn rename_pool(&mut self, name: Name, to: Name) -> Result<(), (Refusal, Name)> {
+        // A removed pool of that name counts: two of one name would mix their backends.
+        if self.pools.iter().any(|pool| pool.name == to) {
+            return Err((Refusal::PoolExists, to));
+        }
+        self.pool_mut(name)?.name = to;
+        for vip in self.vips.iter_mut().filter(|vip| vip.pool == name) {
+            vip.pool = to;
+        }
         Ok(())
     }
 

@@ -138,6 +138,8 @@ names! {
         PoolInUse = "pool_in_use",
         /// The pool cannot be removed while it has backends: remove them first.
         PoolNotEmpty = "pool_not_empty",
+        /// The new name of a pool is another's: remove that one first, and wait until it is forgotten.
+        PoolExists = "pool_exists",
         /// The VIP cannot be removed while it has services: remove them first.
         VipInUse = "vip_in_use",
         /// The weight is larger than Maglev can honour.
@@ -293,6 +295,13 @@ messages! {
             /// The pool.
             name: Name,
         },
+        /// The pool has another name from now on; its backends, tokens and VIPs stay with it.
+        RenamePool = 14 {
+            /// The pool.
+            name: Name,
+            /// Its new name, which no pool has, nor one that is removed and not yet forgotten.
+            to: Name,
+        },
         /// Tell all there is: `Pool`, `Backend`, `Vip` and `Service` events, then `DumpEnd`. Outside of batches.
         Dump = 12,
         /// Tell who owns this token, in every pool: `TokenFound` events, then `TokenEnd`. Outside of batches.
@@ -424,7 +433,8 @@ impl Command {
             | Command::RemoveService { .. }
             | Command::RemoveVip { .. }
             | Command::RemoveBackend { .. }
-            | Command::RemovePool { .. } => true,
+            | Command::RemovePool { .. }
+            | Command::RenamePool { .. } => true,
             Command::Begin { .. }
             | Command::Commit { .. }
             | Command::Abandon { .. }
@@ -509,6 +519,7 @@ mod tests {
             (name(), name(), any::<Option<u32>>())
                 .prop_map(|(pool, name, deadline)| Command::RemoveBackend { pool, name, deadline }),
             name().prop_map(|name| Command::RemovePool { name }),
+            (name(), name()).prop_map(|(name, to)| Command::RenamePool { name, to }),
             Just(Command::Dump),
             any::<u32>().prop_map(|token| Command::FindToken { token }),
         ]

@@ -97,6 +97,10 @@ fn no_pool(text: &str) -> Command {
     Command::RemovePool { name: name(text) }
 }
 
+fn pool_called(before: &str, after: &str) -> Command {
+    Command::RenamePool { name: name(before), to: name(after) }
+}
+
 /// A pool with a backend, and a VIP with a service on it.
 fn small() -> Vec<Command> {
     vec![pool("p"), backend("p", "b"), vip("v", "p"), service("v", "10.9.9.9", 80)]
@@ -192,6 +196,16 @@ fn made_of_vips() -> Vec<Made> {
             vec![pool("q"), vip("v", "q"), service("v", "10.9.9.9", 80)],
         ),
         (
+            "a pool with another name keeps its backends and its VIPs",
+            vec![pool_called("p", "q")],
+            vec![pool("q"), backend("q", "b"), vip("v", "q"), service("v", "10.9.9.9", 80)],
+        ),
+        (
+            "its old name is free for another",
+            vec![pool_called("p", "q"), pool("p")],
+            vec![pool("q"), backend("q", "b"), vip("v", "q"), service("v", "10.9.9.9", 80), pool("p")],
+        ),
+        (
             "everything goes",
             vec![no_service("v", "10.9.9.9", 80), no_vip("v"), no_backend("p", "b"), no_pool("p")],
             vec![],
@@ -213,6 +227,8 @@ fn refusals() -> Vec<Refused> {
         row("a backend of no pool, removed", vec![no_backend("q", "b")], 0, Refusal::UnknownPool),
         row("a backend of another pool", vec![pool("q"), no_backend("q", "b")], 1, Refusal::UnknownBackend),
         row("no such pool", vec![no_pool("q")], 0, Refusal::UnknownPool),
+        row("no such pool, called otherwise", vec![pool_called("q", "r")], 0, Refusal::UnknownPool),
+        row("a name that another pool has", vec![pool("q"), pool_called("p", "q")], 1, Refusal::PoolExists),
         row("a pool that a VIP uses", vec![no_pool("p")], 0, Refusal::PoolInUse),
         row(
             "a pool with backends",

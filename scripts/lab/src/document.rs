@@ -162,13 +162,20 @@ impl Document {
         self
     }
 
-    /// Everything in another order, the web VIP under another name, server 4, another pool and another VIP added.
+    /// Everything in another order, the web VIP and its pool under other names, server 4, another pool and another VIP
+    /// added.
     #[must_use]
     pub fn reordered(&self) -> Self {
         let mut changed = self.clone();
         if let Some(members) = changed.members() {
             members.push(Member::new(4));
             members.reverse();
+        }
+        for pool in changed.pools.iter_mut().map(|pool| &mut pool.name) {
+            pool.push_str("-renamed");
+        }
+        for pool in changed.vips.iter_mut().map(|vip| &mut vip.pool) {
+            pool.push_str("-renamed");
         }
         let backends = vec![Member::new(2), Member::new(1)];
         changed.pools.insert(0, Pool { name: "another".to_owned(), backends });
@@ -183,9 +190,14 @@ impl Document {
         changed
     }
 
+    /// What the web servers' pool is called.
+    pub fn pool_name(&self) -> &str {
+        self.pools.iter().find(|pool| pool.name.starts_with(POOL)).map_or(POOL, |pool| &pool.name)
+    }
+
     /// The web servers' pool.
     pub fn members(&mut self) -> Option<&mut Vec<Member>> {
-        self.pools.iter_mut().find(|pool| pool.name == POOL).map(|pool| &mut pool.backends)
+        self.pools.iter_mut().find(|pool| pool.name.starts_with(POOL)).map(|pool| &mut pool.backends)
     }
 
     /// The file's text.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::balancer::{self, Balancer, Counted, Role};
 use crate::counters::Kernel;
 use crate::demo::{self, Options};
-use crate::document::{Document, POOL};
+use crate::document::Document;
 use crate::faults::{Restart, Timing};
 use crate::stand::{self, LIMIT};
 use crate::topology::{Family, Lab, Plan};
@@ -114,7 +114,7 @@ fn play(options: &Options, start: Instant) -> Result<Vec<Event>> {
     scene.restart("kill -9 of weft-ctrlplane", &[Role::Ctrlplane], false)?;
     scene.restart("kill -9 of weft-dataplane", &[Role::Dataplane], false)?;
     scene.restart(
-        "kill -9 of both, the file reordered, a VIP renamed, a backend added",
+        "kill -9 of both, the file reordered, a VIP and its pool renamed, a backend added",
         &[Role::Ctrlplane, Role::Dataplane],
         true,
     )?;
@@ -168,7 +168,7 @@ impl Scene {
     }
 
     fn drain(&mut self, backend: &str) -> Result<()> {
-        self.weft.weftctl(&["backend", "drain", POOL, backend])?;
+        self.weft.weftctl(&["backend", "drain", self.document.pool_name(), backend])?;
         let mut young = self.newcomers()?;
         young.joined(LIMIT)?;
         let there = young.now(LIMIT)?.connections.iter().filter(|c| c.backend == backend).count();
@@ -177,7 +177,7 @@ impl Scene {
         if there > 0 {
             self.wrong(format!("{there} new connections on a draining backend"));
         }
-        self.weft.weftctl(&["backend", "undrain", POOL, backend])?;
+        self.weft.weftctl(&["backend", "undrain", self.document.pool_name(), backend])?;
         Ok(())
     }
 
