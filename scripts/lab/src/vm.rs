@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// How long the guest may take to boot: 4 s on an idle core.
 const BOOT: Duration = Duration::from_secs(120);
 /// How long a command in it may take.
-const COMMAND: Duration = Duration::from_secs(60);
+const COMMAND: Duration = Duration::from_secs(180);
 /// How every line begins with which the guest itself says something.
 const MARK: &str = "guest: ";
 /// The MAC address of its interface.
