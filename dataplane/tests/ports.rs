@@ -65,6 +65,8 @@ impl Balancer {
 fn wired(mtu: u16) -> (Namespace, Namespace) {
     let (balancer, peer) = (Namespace::new(), Namespace::new());
     balancer.wire("lb0", &peer, "p0", mtu);
+    // On af_packet the kernel sees the frames of lb0 as well, and would answer there for an address of weft0.
+    balancer.sh("sysctl -q -w net.ipv4.conf.all.arp_ignore=1");
     peer.ip("addr add 10.0.1.1/24 dev p0");
     peer.ip("addr add fd00:1::1/64 dev p0 nodad");
     peer.ip("route add 10.9.9.9 via 10.0.1.254");
