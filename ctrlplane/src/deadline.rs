@@ -7,6 +7,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use ipc::boot;
 use serde::{Deserialize, Serialize};
 
 /// Longest span of a deadline, in seconds: longer than any flow may be silent, and far from every overflow.
@@ -42,17 +43,13 @@ impl Deadline {
 
 /// Seconds since the boot, sleep included.
 fn now() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(time.tv_sec).unwrap_or_default()
+    boot::now_ns() / 1_000_000_000
 }
 
 /// Where the kernel does not tell, all boots are one: deadlines are then honoured, or past.
 fn boot_id() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
-    BOOT.get_or_init(|| {
-        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        id.trim().to_owned()
-    })
+    BOOT.get_or_init(boot::id_text)
 }
 
 /// Reads `90s`, `10m` or `2h`; a number alone is seconds. The error is half a sentence.

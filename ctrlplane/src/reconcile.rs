@@ -22,9 +22,7 @@ pub fn keep_resolved(mut desired: State, actual: &State) -> State {
     for (pool, backends) in &mut desired.pools {
         let Some(known) = actual.pools.get(pool) else { continue };
         for (name, backend) in backends {
-            let same = known
-                .get(name)
-                .filter(|known| (known.address4, known.address6) == (backend.address4, backend.address6));
+            let same = known.get(name).filter(|known| known.is_where(backend));
             backend.mac = backend.mac.or_else(|| same.and_then(|known| known.mac));
         }
     }
@@ -92,10 +90,8 @@ fn best_match(
 
 /// How many backends two pools have in common, by name and addresses; none, unless one pool has all of the other's.
 fn in_common(one: &BTreeMap<Name, Backend>, other: &BTreeMap<Name, Backend>) -> usize {
-    let is_in_other = |(name, backend): &(&Name, &Backend)| {
-        let same = |own: &Backend| (own.address4, own.address6) == (backend.address4, backend.address6);
-        other.get(name).is_some_and(same)
-    };
+    let is_in_other =
+        |(name, backend): &(&Name, &Backend)| other.get(name).is_some_and(|own| own.is_where(backend));
     let common = one.iter().filter(is_in_other).count();
     if common == one.len().min(other.len()) { common } else { 0 }
 }

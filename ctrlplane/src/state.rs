@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipc::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES, MAX_VIPS, MAX_WEIGHT};
-use ipc::message::{BackendState, Command, Event, Forward, Name, Presence, Protocol, Refusal, UnknownToken};
+use ipc::message::{
+    BackendState, Command, Event, Forward, Name, Presence, Protocol, Refusal, UnknownToken, is_of_a_host,
+};
 
 /// Everything a data plane balances by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +51,13 @@ pub struct Vip {
     pub unknown_token: UnknownToken,
     /// Addresses and ports; port 0 is any.
     pub services: BTreeSet<(IpAddr, u16)>,
+}
+
+impl Backend {
+    /// Whether another has the same addresses.
+    pub fn is_where(&self, other: &Backend) -> bool {
+        (self.address4, self.address6) == (other.address4, other.address6)
+    }
 }
 
 impl State {
@@ -135,9 +144,7 @@ impl State {
     fn put_service(&mut self, vip: Name, service: (IpAddr, u16)) -> Result<(), Refusal> {
         let count: usize = self.vips.values().map(|vip| vip.services.len()).sum();
         let services = &mut self.vips.get_mut(&vip).ok_or(Refusal::UnknownVip)?.services;
-        let address = service.0;
-        let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
-        if address.is_unspecified() || address.is_multicast() || is_broadcast {
+        if !is_of_a_host(service.0) {
             return Err(Refusal::BadAddress);
         }
         if count >= MAX_SERVICES && !services.contains(&service) {

@@ -137,9 +137,7 @@ fn killed_again_and_again_amid_changes_it_always_comes_back_to_what_was_acknowle
 #[test]
 fn what_the_data_plane_refuses_is_taken_back() {
     let place = Place::new();
-    let dataplane = Dataplane::start(&place.runtime_dir());
-    let _ctrlplane = place.ctrlplane();
-    place.wait_in_sync();
+    let (dataplane, _ctrlplane) = place.both();
     let said = place.weftctl(&["backend", "add", "refuse-me", "--address", "10.0.1.14"]);
     assert_eq!(said.code, 1);
     assert!(
@@ -169,9 +167,7 @@ fn changes_without_a_data_plane_are_kept_for_it() {
 #[test]
 fn sighup_reloads_whole_or_not_at_all() {
     let place = Place::new();
-    let dataplane = Dataplane::start(&place.runtime_dir());
-    let ctrlplane = place.ctrlplane();
-    place.wait_in_sync();
+    let (dataplane, ctrlplane) = place.both();
     place.write(
         &EXAMPLE.replace("port     = 8000", "port = [8000, 8443]").replace("weight  = 100", "weight = 3"),
     );
@@ -216,9 +212,7 @@ fn a_second_instance_is_refused_in_one_sentence() {
 #[test]
 fn sigterm_ends_it_cleanly() {
     let place = Place::new();
-    let dataplane = Dataplane::start(&place.runtime_dir());
-    let mut ctrlplane = place.ctrlplane();
-    place.wait_in_sync();
+    let (dataplane, mut ctrlplane) = place.both();
     let mode = std::fs::metadata(place.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     ctrlplane.signal(Signal::TERM);
@@ -264,9 +258,7 @@ fn damaged_run_time_changes_are_refused_in_one_sentence() {
 #[test]
 fn a_renamed_backend_is_another_one_and_the_reload_says_so() {
     let place = Place::new();
-    let dataplane = Dataplane::start(&place.runtime_dir());
-    let _ctrlplane = place.ctrlplane();
-    place.wait_in_sync();
+    let (dataplane, _ctrlplane) = place.both();
     place.write(&EXAMPLE.replace("name    = \"b2\"", "name    = \"b9\""));
     let said = place.weftctl(&["reload"]);
     assert!(
@@ -283,9 +275,7 @@ fn a_renamed_backend_is_another_one_and_the_reload_says_so() {
 #[test]
 fn a_reload_says_which_connections_cannot_be_joined_any_more() {
     let place = Place::new();
-    let _dataplane = Dataplane::start(&place.runtime_dir());
-    let _ctrlplane = place.ctrlplane();
-    place.wait_in_sync();
+    let (_dataplane, _ctrlplane) = place.both();
     let other = EXAMPLE.replace("\"web-servers\"", "\"servers\"").replace("\"10.0.1.11\"", "\"10.0.1.13\"");
     place.write(&other);
     let said = place.weftctl(&["reload"]);
@@ -301,9 +291,7 @@ fn a_reload_says_which_connections_cannot_be_joined_any_more() {
 #[test]
 fn a_pool_that_only_has_another_name_stays_the_same_pool() {
     let place = Place::new();
-    let dataplane = Dataplane::start(&place.runtime_dir());
-    let ctrlplane = place.ctrlplane();
-    place.wait_in_sync();
+    let (dataplane, ctrlplane) = place.both();
     place.write(&EXAMPLE.replace("\"web-servers\"", "\"servers\""));
     let said = place.weftctl(&["reload"]);
     assert!(
@@ -345,9 +333,7 @@ fn thousands_of_backends_are_told_reconciled_and_taken_away() {
         }
     }
     place.write(&text);
-    let dataplane = Dataplane::start(&place.runtime_dir());
-    let ctrlplane = place.ctrlplane();
-    place.wait_in_sync();
+    let (dataplane, ctrlplane) = place.both();
     assert_eq!(dataplane.state(), of_file(&place));
     assert_eq!(dataplane.generation(), 1, "one batch");
     assert_eq!(dataplane.state().pools.values().map(|pool| pool.len()).sum::<usize>(), 4000);
@@ -372,9 +358,7 @@ fn status_tells_what_happened_of_late_and_what_is_so_now() {
     use ipc::counter::Counter;
     use ipc::counters::Gauge;
     let place = Place::new();
-    let dataplane = Dataplane::start(&place.runtime_dir());
-    let _ctrlplane = place.ctrlplane();
-    place.wait_in_sync();
+    let (dataplane, _ctrlplane) = place.both();
     assert_eq!(place.json(&["status"])["problems"], serde_json::json!([]));
     dataplane.change(|held| {
         held.count.push((Counter::TxRefused, 12));

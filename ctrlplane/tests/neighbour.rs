@@ -72,6 +72,11 @@ impl Drop for Network {
     }
 }
 
+/// The example without the backends' MAC addresses.
+fn without_macs() -> String {
+    EXAMPLE.replace("mac     = \"02:00:00:00:03:01\"", "").replace("mac     = \"02:00:00:00:03:02\"", "")
+}
+
 #[test]
 fn backends_without_a_mac_get_the_kernels_and_its_news() {
     if !may_make_namespaces() {
@@ -79,10 +84,7 @@ fn backends_without_a_mac_get_the_kernels_and_its_news() {
     }
     let network = Network::new("nb");
     let place = Place::new();
-    let text = EXAMPLE
-        .replace("mac     = \"02:00:00:00:03:01\"", "")
-        .replace("mac     = \"02:00:00:00:03:02\"", "")
-        .replace(r#"["10.0.1.12", "fd00:1::12"]"#, r#""fd00:1::12""#);
+    let text = without_macs().replace(r#"["10.0.1.12", "fd00:1::12"]"#, r#""fd00:1::12""#);
     place.write(&text);
     let dataplane = Dataplane::start(&place.runtime_dir());
     let _ctrlplane = network.ctrlplane(&place);
@@ -121,12 +123,7 @@ fn a_neighbour_that_takes_another_mac_without_a_word_is_followed() {
     }
     let network = Network::new("mv");
     let place = Place::new();
-    place.write(
-        &EXAMPLE
-            .replace("mac     = \"02:00:00:00:03:01\"", "")
-            .replace("mac     = \"02:00:00:00:03:02\"", "")
-            .replace(r#"["10.0.1.12", "fd00:1::12"]"#, r#""fd00:1::12""#),
-    );
+    place.write(&without_macs().replace(r#"["10.0.1.12", "fd00:1::12"]"#, r#""fd00:1::12""#));
     let dataplane = Dataplane::start(&place.runtime_dir());
     let _ctrlplane = network.ctrlplane(&place);
     let macs = || {
@@ -148,9 +145,7 @@ fn a_backend_behind_a_gateway_gets_the_gateways_mac_and_follows_it() {
     let network = Network::new("gw");
     let place = Place::new();
     // 10.0.1.11 is a router here; both backends are far away, one by IPv6 only, which needs the IPv6 router.
-    let text = EXAMPLE
-        .replace("mac     = \"02:00:00:00:03:01\"", "")
-        .replace("mac     = \"02:00:00:00:03:02\"", "")
+    let text = without_macs()
         .replace(r#"["10.0.1.11", "fd00:1::11"]"#, r#""10.0.77.11""#)
         .replace(r#"["10.0.1.12", "fd00:1::12"]"#, r#""fd00:77::12""#)
         .replace("mtu     = 1600", "gateway = [\"10.0.1.11\", \"fd00:1::12\"]")

@@ -5,8 +5,8 @@
 
 use crossbeam_utils::CachePadded;
 use engine::tick::Tick;
+use ipc::boot;
 use ipc::sync::{AtomicU64, Ordering};
-use rustix::time::{ClockId, clock_gettime};
 
 /// The time, as last written.
 #[derive(Debug, Default)]
@@ -23,11 +23,8 @@ pub struct Moment {
 impl Clock {
     /// Reads the system's clock and lets the workers know. Only the manager calls this.
     pub fn update(&self) {
-        let now = clock_gettime(ClockId::Boottime);
-        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-        let milliseconds = seconds * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000;
         // Nothing else is published by this store: a worker needs the number only.
-        self.milliseconds.store(milliseconds, Ordering::Relaxed);
+        self.milliseconds.store(boot::now_ns() / 1_000_000, Ordering::Relaxed);
     }
 
     /// The time last written.

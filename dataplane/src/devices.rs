@@ -9,6 +9,7 @@ use ipc::counters::{Gauge, PortGauge};
 use ipc::data_link::DataLink;
 use ipc::id::PortId;
 use ipc::limits::BURST;
+use ipc::mapping::available_memory;
 
 use crate::exception::{self, Exception};
 use crate::phases::Phases;
@@ -116,7 +117,7 @@ fn has_huge_pages(config: &Config) -> anyhow::Result<bool> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let needed = u64::from(dataplane.memory_mb);
     if dataplane.huge_pages == HugePages::Off {
-        return has_memory(&meminfo, needed).map(|()| false);
+        return has_memory(needed).map(|()| false);
     }
     let pages = PagePool::of(&meminfo);
     let enough = pages.free_mb() >= needed;
@@ -133,22 +134,19 @@ fn has_huge_pages(config: &Config) -> anyhow::Result<bool> {
             "no huge pages for packets ({} MiB free): running without, at about half the speed",
             pages.free_mb()
         );
-        has_memory(&meminfo, needed)?;
+        has_memory(needed)?;
     }
     Ok(enough)
 }
 
 /// Whether the machine has as much ordinary memory as DPDK is to take at once. Asked first, because DPDK would
 /// fill the machine and hear no signal meanwhile.
-fn has_memory(meminfo: &str, needed_mb: u64) -> anyhow::Result<()> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kilobytes: Option<u64> = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-    match kilobytes.map(|kilobytes| kilobytes / 1024) {
-        Some(available) if available < needed_mb => {
-            bail!("memory_mb = {needed_mb} and {available} MiB are available: make memory_mb smaller")
-        }
-        _ => Ok(()),
+fn has_memory(needed_mb: u64) -> anyhow::Result<()> {
+    let available = available_memory() >> 20;
+    if available < needed_mb {
+        bail!("memory_mb = {needed_mb} and {available} MiB are available: make memory_mb smaller");
     }
+    Ok(())
 }
 
 /// The kernel's huge pages of the default size.

@@ -132,27 +132,13 @@ fn live_and_die(link: ControlLink, place: &Place, role: &str) {
 
 /// What a dump says that a batch can change: everything but what the census counts.
 fn configured(dump: &Dump) -> Vec<Event> {
-    let still = |record: &Event| match *record {
-        Event::Backend { id, pool, name, address4, address6, mac, weight, state, presence, .. } => {
-            let (flows, tokens, deadline) = (0, 0, None);
-            Event::Backend {
-                id,
-                pool,
-                name,
-                address4,
-                address6,
-                mac,
-                weight,
-                state,
-                flows,
-                tokens,
-                presence,
-                deadline,
-            }
+    let mut records = dump.records.clone();
+    for record in &mut records {
+        if let Event::Backend { flows, tokens, deadline, .. } = record {
+            (*flows, *tokens, *deadline) = (0, 0, None);
         }
-        other => other,
-    };
-    dump.records.iter().map(still).collect()
+    }
+    records
 }
 
 fn successor(place: &Place) -> ControlLink {

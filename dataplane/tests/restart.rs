@@ -447,6 +447,16 @@ fn what_was_never_configured_leaves_nothing() {
     assert_eq!(place.leftovers(), [""; 0]);
 }
 
+/// A data plane that was configured and then killed: the generation it had.
+fn configured_and_killed(place: &Place, config: &Path) -> u64 {
+    let mut running = DataPlane::start(place, config);
+    let mut link = running.control(place);
+    let generation = commit(&mut link, &commands(config));
+    drop(link);
+    running.kill();
+    generation
+}
+
 #[test]
 fn kept_tables_survive_a_start_that_fails() {
     if !is_root("kept_tables_survive_a_start_that_fails") {
@@ -455,11 +465,7 @@ fn kept_tables_survive_a_start_that_fails() {
     let place = Place::new();
     let workers = workers(1);
     let config = place.configure(&kept(&workers));
-    let mut running = DataPlane::start(&place, &config);
-    let mut link = running.control(&place);
-    let generation = commit(&mut link, &commands(&config));
-    drop(link);
-    running.kill();
+    let generation = configured_and_killed(&place, &config);
     let broken = place.configure(&Setup { devices: &["net_nosuch0"], ..kept(&workers) });
     assert_eq!(DataPlane::start(&place, &broken).wait().code(), Some(1));
     let config = place.configure(&kept(&workers));
@@ -476,11 +482,7 @@ fn of_two_that_start_at_once_one_runs() {
     let place = Place::new();
     let workers = workers(1);
     let config = place.configure(&kept(&workers));
-    let mut running = DataPlane::start(&place, &config);
-    let mut link = running.control(&place);
-    let generation = commit(&mut link, &commands(&config));
-    drop(link);
-    running.kill();
+    let generation = configured_and_killed(&place, &config);
     let mut both = [DataPlane::start(&place, &config), DataPlane::start(&place, &config)];
     until("one is refused", || both.iter().any(|one| one.said().contains("is already running")));
     both.sort_by_key(|one| one.said().contains("is already running"));

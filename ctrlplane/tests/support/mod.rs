@@ -70,6 +70,13 @@ impl Place {
         std::fs::write(self.config(), text.replace("\"/run/weft\"", &ours)).unwrap();
     }
 
+    /// A data plane and a control plane, once they agree.
+    pub fn both(&self) -> (Dataplane, Ctrlplane) {
+        let both = (Dataplane::start(&self.runtime_dir()), self.ctrlplane());
+        self.wait_in_sync();
+        both
+    }
+
     pub fn ctrlplane(&self) -> Ctrlplane {
         self.ctrlplane_by(Process::new(env!("CARGO_BIN_EXE_weft-ctrlplane")))
     }

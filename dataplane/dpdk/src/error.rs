@@ -188,6 +188,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// A step that a device refused.
+    pub(crate) fn of_step(device: &str, driver: &str, step: &'static str, errno: i32) -> Self {
+        let (device, driver) = (device.to_owned(), driver.to_owned());
+        Self::Port { device, driver, step, reason: reason(errno), said: String::new() }
+    }
+
     /// The same, with the last lines of DPDK's log.
     pub(crate) fn saying(mut self, log: &str) -> Self {
         if let Self::Port { said, .. } = &mut self {

@@ -15,7 +15,7 @@ use dpdk_sys as sys;
 
 use crate::device::{Device, interface_is_up};
 use crate::eal::{Eal, Inner, Log, port_of};
-use crate::error::{Error, reason};
+use crate::error::Error;
 use crate::pool::Pool;
 use crate::queue::{RxQueue, TxQueue};
 use crate::setup::Setup;
@@ -262,13 +262,7 @@ impl Port {
     }
 
     fn error(&self, step: &'static str, errno: i32) -> Error {
-        Error::Port {
-            device: self.device.name.clone(),
-            driver: self.driver.clone(),
-            step,
-            reason: reason(errno),
-            said: String::new(),
-        }
+        Error::of_step(&self.device.name, &self.driver, step, errno)
     }
 }
 

@@ -38,13 +38,7 @@ impl Setup {
     }
 
     fn error(&self, step: &'static str, errno: i32) -> Error {
-        Error::Port {
-            device: self.device.name.clone(),
-            driver: self.driver.clone(),
-            step,
-            reason: reason(errno),
-            said: String::new(),
-        }
+        Error::of_step(&self.device.name, &self.driver, step, errno)
     }
 
     fn done(&self, step: &'static str, errno: i32) -> Result<(), Error> {

@@ -17,7 +17,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipc::id::{BackendId, PoolId, VipId};
 use ipc::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES, MAX_VIPS, MAX_WEIGHT};
-use ipc::message::{BackendState, Command, Forward, Name, Presence, Protocol, Refusal, UnknownToken};
+use ipc::message::{
+    BackendState, Command, Forward, Name, Presence, Protocol, Refusal, UnknownToken, is_of_a_host,
+};
 
 pub use self::restore::Contradiction;
 
@@ -357,12 +359,6 @@ impl Model {
         }
         Ok(())
     }
-}
-
-/// Whether an address can be a VIP's.
-fn is_of_a_host(address: IpAddr) -> bool {
-    let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
-    !(address.is_unspecified() || address.is_multicast() || is_broadcast)
 }
 
 /// The lowest number in a range that is not used.

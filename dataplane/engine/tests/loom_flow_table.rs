@@ -2,7 +2,7 @@
 //!
 //! Run: `RUSTFLAGS="--cfg loom" cargo test -p engine --release --test 'loom_*'`.
 //!
-//! Bound: two threads, at most [`PREEMPTIONS`] forced switches in an execution (switches where a thread ends
+//! Bound: two threads, at most [`loom_support::PREEMPTIONS`] forced switches in an execution (switches where a thread ends
 //! are free). Each race here needs one thread to stop inside its critical stores and the other to pass by,
 //! which is one or two switches; the third is for a race within the repair of a race.
 //!
@@ -14,6 +14,8 @@
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+mod loom_support;
+
 use engine::flow_entry::{FlowEntry, FlowState};
 use engine::flow_table::{FlowTable, Inserted, Keep};
 use engine::lifetimes::{Class, Evict, Lifetimes};
@@ -23,14 +25,7 @@ use ipc::lines::Lines;
 use loom::sync::Arc;
 use loom::thread;
 
-const PREEMPTIONS: usize = 3;
-
-fn model(check: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(PREEMPTIONS);
-    builder.max_branches = 100_000;
-    builder.check(check);
-}
+use crate::loom_support::model;
 
 /// A flow whose primary line is the first of two.
 const X: u64 = 0x1111;

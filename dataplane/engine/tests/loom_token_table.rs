@@ -2,7 +2,7 @@
 //!
 //! Run: `RUSTFLAGS="--cfg loom" cargo test -p engine --release --test 'loom_*'`.
 //!
-//! Bound: two threads, at most [`PREEMPTIONS`] forced switches in an execution. Each rule is kept by "write,
+//! Bound: two threads, at most [`loom_support::PREEMPTIONS`] forced switches in an execution. Each rule is kept by "write,
 //! fence, look again"; to break it, each of two threads must be stopped between its look and its write, which
 //! is two switches. The third is for a touch that clears a mark, which looks, writes and looks again.
 //!
@@ -10,6 +10,8 @@
 //! modelled); retries are cut to 4 where production has 8; loom does not explore load buffering.
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod loom_support;
 
 use engine::tick::Tick;
 use engine::token_entry::{Rank, TokenEntry};
@@ -20,14 +22,7 @@ use loom::sync::Arc;
 use loom::thread;
 use packet::Token;
 
-const PREEMPTIONS: usize = 3;
-
-fn model(check: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(PREEMPTIONS);
-    builder.max_branches = 100_000;
-    builder.check(check);
-}
+use crate::loom_support::model;
 
 const HASH: u64 = 0x5555;
 const TOKEN: Token = Token(0x913e_6c21);

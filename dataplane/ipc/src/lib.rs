@@ -30,6 +30,8 @@ pub mod sync;
 
 // What loom cannot model, and no model needs: files, locks, clocks.
 #[cfg(not(loom))]
+pub mod boot;
+#[cfg(not(loom))]
 pub mod control_link;
 #[cfg(not(loom))]
 pub mod data_link;

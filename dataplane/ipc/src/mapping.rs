@@ -31,13 +31,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+pub use self::file::available_memory;
 pub use self::header::Secret;
 use self::record::RECORD_LINES;
 pub use self::record::{MAX_BYTES as MAX_DIRECTORY, RecordError};
+use crate::boot;
 pub use crate::lines::HugePages;
 use crate::lines::{LINE, Lines, Region};
 use crate::liveness::Lock;
-use crate::segment::{boottime_ns, reserve};
+use crate::segment::reserve;
 
 /// The first eight bytes of the mapping: "WEFTTAB" and a zero.
 pub const TABLE_MAGIC: u64 = u64::from_le_bytes(*b"WEFTTAB\0");
@@ -253,7 +255,7 @@ impl Mapping {
         };
         let lines = Lines::from_region(region);
         let last_alive = header::last_alive(&lines);
-        if last_alive < known.created_ns / SECOND || last_alive > boottime_ns() / SECOND {
+        if last_alive < known.created_ns / SECOND || last_alive > boot::now_ns() / SECOND {
             return Err(Unkept::Header { path: path.to_owned() });
         }
         record::load(&lines).map_err(|cause| Unkept::Directory { path: path.to_owned(), cause })?;
@@ -330,7 +332,7 @@ impl Mapping {
         path: PathBuf,
         secret: &Secret,
     ) -> Mapping {
-        let now = boottime_ns();
+        let now = boot::now_ns();
         header::write(&lines, shape, secret, now);
         let secret = secret.clone();
         Mapping {

@@ -422,6 +422,12 @@ messages! {
 /// The text of all messages, for the layout hash. Sizes of enums and names are in it by [`crate::layout`].
 pub(crate) const SCHEMA: [&str; 2] = [Command::SCHEMA, Event::SCHEMA];
 
+/// Whether an address can be a VIP's. Others are refused: [`Refusal::BadAddress`].
+pub fn is_of_a_host(address: IpAddr) -> bool {
+    let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !(address.is_unspecified() || address.is_multicast() || is_broadcast)
+}
+
 impl Command {
     /// Whether it belongs between `Begin` and `Commit`: a `Put…` or a `Remove…`.
     pub const fn is_change(&self) -> bool {

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::boot;
 use crate::layout::{ABI_VERSION, LAYOUT_HASH, MAGIC, SEGMENT_BYTES};
 use crate::lines::{Lines, Region};
 use crate::sync::Ordering;
@@ -195,16 +196,16 @@ fn make(path: &Path) -> Result<(Lines, File), SegmentError> {
     }
     let region = Region::shared(file.as_fd(), SEGMENT_BYTES, true).map_err(wrong)?;
     let lines = Lines::from_region(region);
-    let boot = boot_id();
+    let boot_id = boot::id();
     let header = [
         MAGIC,
         u64::from(ABI_VERSION),
         LAYOUT_HASH,
         bytes,
         u64::from(std::process::id()),
-        boottime_ns(),
-        boot[0],
-        boot[1],
+        boot::now_ns(),
+        boot_id[0],
+        boot_id[1],
     ];
     for (index, value) in header.into_iter().enumerate() {
         if let Some(word) = lines.word(index) {
@@ -268,22 +269,6 @@ fn check(file: &File, path: &Path) -> Result<(), SegmentError> {
         }
     }
     Ok(())
-}
-
-/// The kernel's boot id as two words; zeroes where there is none.
-pub(crate) fn boot_id() -> [u64; 2] {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    let half =
-        |range| digits.get(range).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default();
-    [half(16..32), half(0..16)]
-}
-
-/// Nanoseconds since boot, sleep included.
-pub(crate) fn boottime_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -364,11 +349,5 @@ mod tests {
         assert!(!new.is_replaced());
         new.unlink();
         assert!(new.is_replaced());
-    }
-
-    #[test]
-    fn the_boot_id_is_one() {
-        assert_ne!(boot_id(), [0, 0]);
-        assert_eq!(boot_id(), boot_id());
     }
 }

@@ -12,7 +12,7 @@ use crate::replay::{self, Capture};
 use crate::report::{self, BackendRow, Report, Run};
 use crate::topology::{Family, Lab, Plan};
 use crate::traffic::client::{self, Client};
-use crate::{Error, Result, faults_demo, interrupt, session, stand};
+use crate::{Error, Result, faults_demo, interrupt, stand};
 
 /// Where the shipped programs are, when not beside `weft-lab`.
 const BINARIES: &str = "WEFT_BIN_DIR";
@@ -99,12 +99,7 @@ fn measure(options: &Options, start: Instant) -> Result<Report> {
     if options.keep {
         keep(&lab, &binaries, options, &progress)?;
     }
-    let run = lab.session.name().to_owned();
-    drop(lab);
-    let left = session::leftovers(&run);
-    if !left.is_empty() {
-        return Err(Error::other(format!("could not remove {}", left.join(", "))));
-    }
+    lab.take_down()?;
     progress("cleaned up: no namespace, process or file is left");
     Ok(report)
 }

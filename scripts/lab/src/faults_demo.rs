@@ -19,7 +19,7 @@ use crate::topology::{Family, Lab, Plan};
 use crate::traffic::client::{self, Client};
 use crate::traffic::flood::{self, Kind};
 use crate::traffic::probe::{self, Outage, Probe};
-use crate::{Error, Result, interrupt, session};
+use crate::{Error, Result, interrupt};
 
 /// Entries of each table: small, so that a flood of seconds is ten times as large.
 const ENTRIES: u32 = 16_384;
@@ -310,12 +310,7 @@ impl Scene {
             event.wrong.extend(broken);
         }
         drop((probe, weft));
-        let run = lab.session.name().to_owned();
-        drop(lab);
-        let left = session::leftovers(&run);
-        if !left.is_empty() {
-            return Err(Error::other(format!("could not remove {}", left.join(", "))));
-        }
+        lab.take_down()?;
         progress("cleaned up: no namespace, process or file is left");
         Ok(events)
     }

@@ -20,7 +20,7 @@ use std::process::Command;
 
 use crate::namespace::Namespace;
 use crate::process::{self, Task};
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::{Error, Result, interrupt, traffic};
 
 /// The VIP's port.
@@ -169,6 +169,16 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// Removes the lab, and says what could not be removed.
+    pub fn take_down(self) -> Result<()> {
+        let run = self.session.name().to_owned();
+        drop(self);
+        match session::leftovers(&run).as_slice() {
+            [] => Ok(()),
+            left => Err(Error::other(format!("could not remove {}", left.join(", ")))),
+        }
+    }
+
     /// Builds the namespaces and starts a server on each backend.
     pub fn new(plan: &Plan) -> Result<Self> {
         require_mptcp()?;

@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 
 use ipc::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES, MAX_VIPS, MAX_WEIGHT};
-use ipc::message::{Name, Presence};
+use ipc::message::{Name, Presence, is_of_a_host};
 
-use super::{Model, Pool, Vip, is_of_a_host};
+use super::{Model, Pool, Vip};
 
 /// What no sequence of commands could have made.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -135,8 +135,8 @@ pub(super) fn has_room(file: &File, bytes: u64) -> bool {
     volume.f_bavail.saturating_mul(volume.f_frsize) >= bytes && available_memory() >= bytes
 }
 
-/// Bytes of memory the kernel thinks it could give without swapping.
-pub(super) fn available_memory() -> u64 {
+/// Bytes of memory the kernel thinks it could give without swapping; all there could be where it does not say.
+pub fn available_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kilobytes = line.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());

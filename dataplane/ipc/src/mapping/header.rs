@@ -9,8 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::{Shape, TABLE_LAYOUT, TABLE_MAGIC, Unkept};
+use crate::boot;
 use crate::lines::{LINE, Lines, WORDS};
-use crate::segment::boot_id;
 use crate::sync::Ordering;
 
 /// Lines of the header's page.
@@ -74,7 +74,7 @@ pub(super) struct Known {
 /// Writes the header of new memory, checksum last, and the first heartbeat.
 pub(super) fn write(lines: &Lines, shape: &Shape, secret: &Secret, now_ns: u64) {
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    let ([boot0, boot1], [key0, key1, key2, key3]) = (boot_id(), secret.0);
+    let ([boot0, boot1], [key0, key1, key2, key3]) = (boot::id(), secret.0);
     let bytes = count(lines.len() * LINE);
     let fields: [u64; FIELDS] = [
         TABLE_MAGIC,
@@ -124,7 +124,7 @@ pub(super) fn read(file: &File, path: &Path) -> Result<Known, Unkept> {
     if sum != checksum(&fields) {
         return Err(damaged());
     }
-    if [boot0, boot1] != boot_id() {
+    if [boot0, boot1] != boot::id() {
         return Err(Unkept::Boot { path: path.to_owned() });
     }
     let lines = |number: u64| usize::try_from(number).map_err(|_| damaged());

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 
 use super::*;
+use crate::boot;
 use crate::liveness::Role;
-use crate::segment::boot_id;
 use crate::sync::Ordering;
 
 const SMALL: Shape = Shape { flow_lines: 60, token_lines: 40, best: HugePages::Small };
@@ -72,7 +72,7 @@ fn what_a_killed_process_left_is_found_by_the_next_with_its_key_and_directory() 
     first.flows()[59].0[7].store(2, Ordering::Relaxed);
     first.tokens()[0].0[0].store(3, Ordering::Relaxed);
     first.save_directory(TEXT).unwrap();
-    let alive = boottime_ns() / SECOND;
+    let alive = boot::now_ns() / SECOND;
     first.beat(alive);
     let secret = first.secret().clone();
     // As a kill: nothing is removed, nothing is said.
@@ -151,11 +151,11 @@ fn a_header_that_is_damaged_anywhere_is_not_used() {
 
 #[test]
 fn a_heartbeat_that_cannot_be_is_a_damaged_header() {
-    let now = boottime_ns() / SECOND;
+    let now = boot::now_ns() / SECOND;
     for alive in [0, now + 60, u64::MAX] {
         // Made a minute ago, so that the first one is before that.
         let said = unkept(|path| {
-            forge(path, &[(5, boottime_ns())]);
+            forge(path, &[(5, boot::now_ns())]);
             write_word(path, 16, alive);
         });
         assert!(said.contains("damaged"), "{alive}: {said}");
@@ -164,7 +164,7 @@ fn a_heartbeat_that_cannot_be_is_a_damaged_header() {
 
 #[test]
 fn a_file_of_another_boot_is_not_used() {
-    let said = unkept(|path| forge(path, &[(6, boot_id()[0] ^ 1)]));
+    let said = unkept(|path| forge(path, &[(6, boot::id()[0] ^ 1)]));
     assert!(said.contains("before the machine was last started"), "{said}");
 }
 
