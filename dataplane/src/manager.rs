@@ -93,9 +93,9 @@ impl Manager {
         }
         *second = now;
         self.kept.beat(now);
-        let mut next = self.model.clone();
-        let deleted = next.expire(now);
-        if deleted > 0 {
+        if self.model.has_due(now) {
+            let mut next = self.model.clone();
+            let deleted = next.expire(now);
             log::info!("{deleted} removed backend(s) deleted: their deadline has come");
             self.replace(next, stop);
             self.census.restart();

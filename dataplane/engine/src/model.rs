@@ -52,6 +52,11 @@ impl Backend {
         self.presence == Presence::Present
     }
 
+    /// Whether its deadline has come.
+    fn is_due(&self, now: u64) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
     /// Whether workers know it: its flows and joins reach it.
     pub fn is_known(&self) -> bool {
         self.presence != Presence::Deleted
@@ -162,11 +167,16 @@ impl Model {
         Ok(next)
     }
 
+    /// Whether a removed backend's deadline has come.
+    pub fn has_due(&self, now: u64) -> bool {
+        self.pools.iter().flat_map(|pool| &pool.backends).any(|backend| backend.is_due(now))
+    }
+
     /// Deletes removed backends whose deadline has come; how many.
     pub fn expire(&mut self, now: u64) -> usize {
         let mut deleted = 0;
         for backend in self.pools.iter_mut().flat_map(|pool| &mut pool.backends) {
-            if backend.deadline.is_some_and(|deadline| deadline <= now) {
+            if backend.is_due(now) {
                 (backend.presence, backend.deadline) = (Presence::Deleted, None);
                 deleted += 1;
             }
@@ -564,6 +574,7 @@ mod tests {
         let deleted = (Presence::Deleted, None);
         assert_eq!(states(&model), [removed, (Presence::Removed, Some(1060)), deleted, present]);
         assert_eq!(model.expire(1059), 0);
+        assert!(!model.has_due(1059) && model.has_due(1060));
         assert_eq!(model.expire(1060), 1);
         assert_eq!(states(&model), [removed, deleted, deleted, present]);
         assert_eq!(model.expire(u64::MAX), 0, "without a deadline, only its last flow ends it");

@@ -81,7 +81,7 @@ fn rewrite<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: &Contex
         return Err(Reason::TooBig);
     }
     if let Some(tunnel) = tunnel {
-        encapsulate(slot, frames, index, vip.forward, tunnel, cx)?;
+        encapsulate(slot, frames, index, inner_len, vip.forward, tunnel, cx)?;
     }
     let frame = frames.bytes_mut(index);
     let [dst @ .., _, _] = frame.first_chunk_mut::<14>().ok_or(Reason::Truncated)?;
@@ -118,11 +118,11 @@ fn encapsulate<F: Frames>(
     slot: &Slot,
     frames: &mut F,
     index: usize,
+    inner_len: usize,
     forward: Forward,
     tunnel: Tunnel,
     cx: &Context<'_>,
 ) -> Result<(), Reason> {
-    let inner_len = inner_len(slot, frames, index);
     let source = match cx.snapshot.tunnel_source(slot.verdict.port, tunnel.family) {
         Some(source) => source,
         None => stand_in(slot, tunnel, cx).ok_or(Reason::NoTunnelAddress)?,
