@@ -14,7 +14,6 @@ use ipc::mapping::available_memory;
 use crate::exception::{self, Exception};
 use crate::phases::Phases;
 use crate::port_watch::PortWatch;
-use crate::site;
 use crate::worker::Queues;
 
 /// mbufs each lcore keeps in its cache.

@@ -23,11 +23,9 @@ use crate::census::Census;
 use crate::clock::Clock;
 use crate::devices::{self, Devices};
 use crate::kept::{self, Beginning};
-use crate::lifetimes;
 use crate::manager::Manager;
 use crate::phases::Phases;
 use crate::publish::Publisher;
-use crate::site;
 use crate::worker::Worker;
 
 /// Packets a worker receives at once. 64 gains little below a million flows and costs latency.
@@ -56,7 +54,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     let clock = Arc::new(Clock::default());
     clock.update();
     let beginning =
-        kept::begin(&config, link.lock(), lifetimes::of(&config.dataplane), clock.now().seconds())?;
+        kept::begin(&config, link.lock(), site::lifetimes(&config.dataplane), clock.now().seconds())?;
     beginning.show(&config, link.gauges());
     let Beginning { kept, tables, configured } = beginning;
     let tables = Arc::new(tables);

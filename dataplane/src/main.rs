@@ -15,14 +15,12 @@ mod exception;
 mod forget;
 mod kept;
 mod launch;
-mod lifetimes;
 mod manager;
 mod phases;
 mod port_frames;
 mod port_watch;
 mod publish;
 mod replay;
-mod site;
 mod worker;
 
 use std::path::Path;

@@ -4,7 +4,6 @@
 //! snapshot. The clock is the capture's, and never runs backwards. The sweep makes one whole pass whenever the
 //! tick changes, and bursts are cut there, so verdicts depend neither on the burst size nor on the machine.
 
-mod capture;
 mod verdict_line;
 
 use std::fs::File;
@@ -12,24 +11,20 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use capture::{CaptureReader, CaptureWriter, Record};
 use config::Config;
 use engine::frames::{VecFrame, VecFrames};
-use engine::model::Model;
 use engine::pipeline::{Context, Pipeline};
-use engine::snapshot::{Port, Site, Snapshot};
+use engine::snapshot::Snapshot;
 use engine::sweep::{LINES_PER_CALL, PASS_MS, Sweeper};
 use engine::tables::Tables;
 use engine::tick::{MAX_AGE, MAX_IDLE, TICK_SECONDS, Tick};
 use engine::verdict::Verdict;
 use ipc::counters::WorkerCounters;
 use ipc::id::PortId;
-use ipc::message::Command;
 
 use crate::cli::Replay;
-use crate::lifetimes;
-use crate::site;
-use capture::{CaptureReader, CaptureWriter, Record};
 use verdict_line::VerdictLine;
 
 /// The tables' secret key. A replay has nothing to hide and should give the same places every time.
@@ -59,7 +54,7 @@ pub fn run(args: &Replay) -> anyhow::Result<()> {
     let mut records: Vec<Record> = Vec::with_capacity(burst);
     // What a damaged file holds before the damage is judged all the same.
     let mut damage = None;
-    while let Some(record) = reader.next().unwrap_or_else(|error| {
+    while let Some(record) = reader.read().unwrap_or_else(|error| {
         damage = Some(error);
         None
     }) {
@@ -88,14 +83,11 @@ struct Session {
 
 impl Session {
     fn new(config: &Config) -> anyhow::Result<Self> {
-        let ports: Vec<Port> =
-            config.dataplane.ports.iter().map(|port| site::port(port, port.mac, false)).collect();
-        let ports = if ports.is_empty() { vec![Port::default()] } else { ports };
-        let site = site::of_ports(config, ports);
+        let site = site::offline(config);
         let mut tables = Tables::on_heap(config.dataplane.flows, config.dataplane.tokens, &REPLAY_SECRET);
-        tables.lifetimes = lifetimes::of(&config.dataplane);
+        tables.lifetimes = site::lifetimes(&config.dataplane);
         Ok(Self {
-            snapshot: configured(config, &site)?,
+            snapshot: site::configured(config, &site)?,
             tables,
             counters: WorkerCounters::heap(),
             pipeline: Pipeline::default(),
@@ -154,7 +146,10 @@ impl Session {
     /// Judges a burst of one tick and writes what came of it.
     fn judge(&mut self, records: &mut Vec<Record>, outputs: &mut Outputs) -> anyhow::Result<()> {
         let times: Vec<Duration> = records.iter().map(|record| record.time).collect();
-        let mut frames: VecFrames = records.drain(..).map(|record| record.frame).collect();
+        let mut frames: VecFrames = records
+            .drain(..)
+            .map(|record| VecFrame { bytes: record.bytes, missing: record.missing })
+            .collect();
         let now = self.now();
         let (snapshot, tables, counters) = (&self.snapshot, &self.tables, &self.counters);
         let cx = Context { snapshot, tables, counters, now, millis: self.millis(), port: PortId(0) };
@@ -164,29 +159,6 @@ impl Session {
             outputs.write(VerdictLine::new(self.packets, verdict, &self.snapshot), verdict, time, &frame)?;
         }
         Ok(())
-    }
-}
-
-/// The configuration's VIPs and backends, through the model, as one snapshot.
-fn configured(config: &Config, site: &Site) -> anyhow::Result<Snapshot> {
-    let commands: Vec<Command> = config.commands().into_iter().map(with_mac).collect();
-    match Model::default().apply(&commands) {
-        Ok(model) => Ok(Snapshot::of_model(&model, site, 1)),
-        Err(refused) => {
-            bail!("the configuration is refused at {}: {}", refused.name, refused.refusal.meaning())
-        }
-    }
-}
-
-/// A replay has no neighbour table to ask: a backend without a MAC address gets one that is nobody's.
-fn with_mac(command: Command) -> Command {
-    match command {
-        Command::PutBackend { pool, name, address4, address6, mac: None, weight, state } => {
-            log::warn!("backend {name} has no mac in the configuration: 02:00:00:00:00:00 stands for it");
-            let mac = Some([2, 0, 0, 0, 0, 0]);
-            Command::PutBackend { pool, name, address4, address6, mac, weight, state }
-        }
-        other => other,
     }
 }
 
@@ -217,7 +189,7 @@ impl Outputs {
             verdicts.write_all(b"\n").context("writing the verdicts")?;
         }
         if let (Some(sent), true) = (&mut self.sent, verdict.action.is_sent()) {
-            sent.write(time, frame)?;
+            sent.write(time, &frame.bytes, frame.missing)?;
         }
         if self.progress && packet.is_multiple_of(PROGRESS_EVERY) {
             eprintln!("{packet} packets judged");

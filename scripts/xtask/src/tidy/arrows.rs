@@ -18,11 +18,21 @@ const ARROWS: &[Arrows] = &[
     Arrows { name: "ipc", uses: &[], tests_use: &[] },
     Arrows { name: "engine", uses: &["packet", "ipc"], tests_use: &[] },
     Arrows { name: "config", uses: &["ipc"], tests_use: &[] },
+    Arrows { name: "capture", uses: &[], tests_use: &[] },
+    Arrows { name: "site", uses: &["config", "engine", "ipc"], tests_use: &["packet"] },
     Arrows { name: "dpdk-sys", uses: &[], tests_use: &[] },
     Arrows { name: "dpdk", uses: &["dpdk-sys"], tests_use: &["packet"] },
-    Arrows { name: "weft-dataplane", uses: &["engine", "dpdk", "ipc", "config"], tests_use: &["packet"] },
+    Arrows {
+        name: "weft-dataplane",
+        uses: &["engine", "dpdk", "ipc", "config", "capture", "site"],
+        tests_use: &["packet"],
+    },
     Arrows { name: "weft-ctrlplane", uses: &["ipc", "config"], tests_use: &[] },
-    Arrows { name: "weft-bench", uses: &["engine", "packet", "ipc", "dpdk", "config"], tests_use: &[] },
+    Arrows {
+        name: "weft-bench",
+        uses: &["engine", "packet", "ipc", "dpdk", "config", "capture", "site"],
+        tests_use: &[],
+    },
     Arrows { name: "weft-lab", uses: &[], tests_use: &[] },
     Arrows { name: "xtask", uses: &["ipc", "config"], tests_use: &[] },
 ];

@@ -2,6 +2,7 @@
 //!
 //! pcap-file 2.0 gives a pcapng timestamp as the raw number taken for nanoseconds; what a unit of it really is
 //! stands in the interface's `if_tsresol` (microseconds where it is absent), so it is scaled here.
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom};
@@ -9,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use engine::frames::VecFrame;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 use pcap_file::pcapng::blocks::interface_description::{
     InterfaceDescriptionBlock, InterfaceDescriptionOption,
@@ -28,15 +28,17 @@ const SNAP_LEN: u32 = 262_144;
 pub struct Record {
     /// Since the epoch, as the capture says.
     pub time: Duration,
-    /// Its bytes.
-    pub frame: VecFrame,
+    /// Its bytes, as far as the capture holds them.
+    pub bytes: Vec<u8>,
+    /// Bytes of the frame beyond those: a capture may have cut it.
+    pub missing: usize,
 }
 
 impl Record {
     fn new(time: Duration, data: &[u8], original_len: u32) -> Self {
         let original_len = usize::try_from(original_len).unwrap_or(usize::MAX);
         let missing = original_len.saturating_sub(data.len());
-        Self { time, frame: VecFrame { bytes: data.to_vec(), missing } }
+        Self { time, bytes: data.to_vec(), missing }
     }
 }
 
@@ -77,7 +79,7 @@ impl CaptureReader {
     ///
     /// # Errors
     /// The file is damaged or was cut off in a packet.
-    pub fn next(&mut self) -> anyhow::Result<Option<Record>> {
+    pub fn read(&mut self) -> anyhow::Result<Option<Record>> {
         let damaged = || format!("{} is damaged or was cut off", self.path.display());
         match &mut self.format {
             Format::Pcap(reader) => {
@@ -177,13 +179,13 @@ impl CaptureWriter {
         })
     }
 
-    /// Adds a packet.
+    /// Adds a packet of which `missing` bytes are not at hand.
     ///
     /// # Errors
     /// The disk is full, or the like.
-    pub fn write(&mut self, time: Duration, frame: &VecFrame) -> anyhow::Result<()> {
-        let original_len = u32::try_from(frame.bytes.len() + frame.missing).unwrap_or(u32::MAX);
-        let packet = PcapPacket::new(time, original_len, &frame.bytes);
+    pub fn write(&mut self, time: Duration, bytes: &[u8], missing: usize) -> anyhow::Result<()> {
+        let original_len = u32::try_from(bytes.len() + missing).unwrap_or(u32::MAX);
+        let packet = PcapPacket::new(time, original_len, bytes);
         self.writer.write_packet(&packet).with_context(|| format!("cannot write {}", self.path.display()))?;
         Ok(())
     }
