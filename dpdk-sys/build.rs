@@ -131,7 +131,7 @@ fn generate(flags: &[String], out: &Path) -> Result<()> {
         .allowlist_function("weft_.*")
         .allowlist_function("rte_eal_(init|cleanup|get_runtime_dir|remote_launch|wait_lcore|get_lcore_state)")
         .allowlist_function(
-            "rte_(get_main_lcore|log_set_global_level|strerror|version|dev_probe|socket_count)",
+            "rte_(get_main_lcore|get_tsc_hz|log_set_global_level|strerror|version|dev_probe|socket_count)",
         )
         .allowlist_function("rte_pktmbuf_(pool_create|free_bulk)")
         .allowlist_function("rte_mempool_(in_use_count|avail_count)")

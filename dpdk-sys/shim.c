@@ -18,6 +18,11 @@ unsigned int weft_lcore_id(void)
 	return rte_lcore_id();
 }
 
+uint64_t weft_cycles(void)
+{
+	return rte_rdtsc();
+}
+
 uint16_t weft_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
 {
 	return rte_eth_rx_burst(port, queue, mbufs, count);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include <rte_bus.h>
+#include <rte_cycles.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -54,6 +55,9 @@ static const uint64_t WEFT_TX_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 int weft_errno(void);
 /* The calling thread's lcore, or LCORE_ID_ANY: a thread-local. */
 unsigned int weft_lcore_id(void);
+
+/* The CPU's time stamp counter: an inline function. */
+uint64_t weft_cycles(void);
 
 /* One call for a burst of packets each; static inline functions in DPDK's headers. */
 uint16_t weft_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);

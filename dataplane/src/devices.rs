@@ -181,7 +181,7 @@ impl PagePool {
     }
 }
 
-/// mbufs for every descriptor of every queue, every cache and every burst.
+/// mbufs for every descriptor of every queue, every cache and every burst, or more where more are asked for.
 fn pool_config(config: &Config, limits: &[Limits]) -> PoolConfig {
     let workers = u32::try_from(config.dataplane.workers.len()).unwrap_or(u32::MAX);
     let descriptors: u32 = config
@@ -199,7 +199,7 @@ fn pool_config(config: &Config, limits: &[Limits]) -> PoolConfig {
     let burst = u32::try_from(2 * BURST).unwrap_or(0);
     let needed = workers * (descriptors + 2 * MBUF_CACHE + burst);
     PoolConfig {
-        mbufs: (needed + 1).next_power_of_two() - 1,
+        mbufs: ((needed + 1).next_power_of_two() - 1).max(config.dataplane.mbufs),
         frame_room: frame_room(config, limits),
         cache: MBUF_CACHE,
         ..PoolConfig::default()

@@ -31,6 +31,8 @@ pub struct Dataplane {
     pub huge_pages: HugePages,
     /// Packet buffers, in MiB.
     pub memory_mb: u32,
+    /// Packet buffers at least; 0 where the rings' are enough.
+    pub mbufs: u32,
     /// DPDK's file prefix.
     pub file_prefix: String,
     /// Seed of the public hash.

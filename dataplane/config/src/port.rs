@@ -57,6 +57,7 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> (Dataplane, Ve
             _ => HugePages::Auto,
         },
         memory_mb: number(table.integer(&key::MEMORY_MB, report)),
+        mbufs: number(table.integer(&key::MBUFS, report)),
         file_prefix: read_file_prefix(table, &runtime_dir, report),
         maglev_seed: number(table.integer(&key::MAGLEV_SEED, report)),
         tunnel_source4: sources.v4,

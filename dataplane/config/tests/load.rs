@@ -49,7 +49,7 @@ fn what_is_left_out_has_the_default_the_reference_says() {
     let config = parse("[dataplane]\nworkers = [3]\n[[dataplane.port]]\ndevice = \"0000:3b:00.0\"\n");
     let dataplane = &config.dataplane;
     assert_eq!((dataplane.flows, dataplane.tokens, dataplane.memory_mb), (1_000_000, 1_000_000, 256));
-    assert_eq!(dataplane.huge_pages, HugePages::Auto);
+    assert_eq!((dataplane.huge_pages, dataplane.mbufs), (HugePages::Auto, 0));
     assert_eq!((dataplane.tunnel_source4, dataplane.tunnel_source6), (None, None));
     assert!(dataplane.keep_tables);
     let Idle { half_open, established, closing, closing_mptcp, adopted, udp } = dataplane.idle;
@@ -123,13 +123,14 @@ fn another_runtime_dir_gives_another_file_prefix() {
 #[test]
 fn every_number_the_schema_allows_fits_its_type() {
     let text = "[dataplane]\nworkers = [127]\nflows = 1_000_000_000\ntokens = 1_000_000_000\nmemory_mb = 1_048_576\n\
-                maglev_seed = 9_223_372_036_854_775_807\n[[dataplane.port]]\ndevice = \"a\"\nmtu = 9600\n\
+                mbufs = 100_000_000\nmaglev_seed = 9_223_372_036_854_775_807\n[[dataplane.port]]\ndevice = \"a\"\nmtu = 9600\n\
                 rx_descriptors = 32768\ntx_descriptors = 32768\n[[pool]]\nname = \"p\"\n[[pool.backend]]\n\
                 name = \"b\"\naddress = \"10.0.0.1\"\nweight = 1000\n";
     let config = parse(text);
     assert_eq!(config.dataplane.workers, [127]);
     assert_eq!((config.dataplane.flows, config.dataplane.tokens), (1_000_000_000, 1_000_000_000));
     assert_eq!((config.dataplane.memory_mb, config.dataplane.maglev_seed), (1_048_576, i64::MAX as u64));
+    assert_eq!(config.dataplane.mbufs, 100_000_000);
     let port = &config.dataplane.ports[0];
     assert_eq!((port.mtu, port.rx_descriptors, port.tx_descriptors), (9600, 32_768, 32_768));
     assert_eq!(config.pools[0].backends[0].weight, 1000);
@@ -139,6 +140,7 @@ fn every_number_the_schema_allows_fits_its_type() {
         (schema::dataplane::FLOWS, 1_000_000_000),
         (schema::dataplane::TOKENS, 1_000_000_000),
         (schema::dataplane::MEMORY_MB, 1_048_576),
+        (schema::dataplane::MBUFS, 100_000_000),
         (schema::port::MTU, 9600),
         (schema::port::RX_DESCRIPTORS, 32_768),
         (schema::port::TX_DESCRIPTORS, 32_768),

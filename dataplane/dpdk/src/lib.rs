@@ -42,6 +42,7 @@
 //! ```
 
 mod burst;
+mod cycles;
 mod device;
 mod eal;
 mod error;
@@ -53,6 +54,7 @@ mod queue;
 mod setup;
 
 pub use burst::{BURST, Burst};
+pub use cycles::cycles;
 pub use eal::{Eal, EalConfig, LogLevel};
 pub use error::Error;
 pub use lcore::Affinity;

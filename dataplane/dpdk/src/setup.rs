@@ -212,8 +212,8 @@ impl Setup {
     /// What fails when a receive queue cannot be set up, and what to do where that is known.
     fn receive_step(&self) -> &'static str {
         if self.device.argument("infinite_rx").is_some_and(|value| value != "0") {
-            "set up a receive queue (infinite_rx holds the whole file in mbufs of one pool: cut the file to fewer \
-             packets, none longer than an mbuf, or raise rx_descriptors, with which the pool grows)"
+            "set up a receive queue (infinite_rx holds the whole file in mbufs of one pool: raise mbufs above the \
+             number of its packets, or cut the file; none may be longer than an mbuf)"
         } else {
             "set up a receive queue"
         }

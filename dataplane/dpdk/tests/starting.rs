@@ -104,7 +104,7 @@ cases! {
         let eal = eal(&[&format!("net_pcap0,rx_pcap={},infinite_rx=1", capture.display())]);
         let pool = dpdk::Pool::new(&eal, "few", &PoolConfig { mbufs: 7, ..PoolConfig::default() }).unwrap();
         let sentence = Port::configure(&eal, "net_pcap0", &pool, &PortConfig::default()).unwrap_err().to_string();
-        says(&sentence, &["infinite_rx holds the whole file", "cut the file", "rx_descriptors", "DPDK says: "]);
+        says(&sentence, &["infinite_rx holds the whole file", "raise mbufs", "cut the file", "DPDK says: "]);
         says(&sentence, &["Not enough mbufs"]);
     }
 

@@ -13,6 +13,7 @@ pub const SECTION: Section = Section {
         RUNTIME_DIR,
         HUGE_PAGES,
         MEMORY_MB,
+        MBUFS,
         FILE_PREFIX,
         MAGLEV_SEED,
         TUNNEL_SOURCE,
@@ -66,6 +67,14 @@ pub const MEMORY_MB: Key = Key {
     kind: Kind::Integer { min: 32, max: 1_048_576 },
     default: Without::Integer(256),
     meaning: "Memory for packet buffers, in MiB. The tables' memory comes on top.",
+};
+/// `mbufs`.
+pub const MBUFS: Key = Key {
+    name: "mbufs",
+    kind: Kind::Integer { min: 1024, max: 100_000_000 },
+    default: Without::Otherwise("as many as rings, caches and bursts hold"),
+    meaning: "Packet buffers at least, where a device holds more than its rings: `net_pcap` with `infinite_rx` keeps \
+              one for every packet of its file. Each takes about 2.4 KiB of `memory_mb`.",
 };
 /// `file_prefix`.
 pub const FILE_PREFIX: Key = Key {
