@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::plot;
 use crate::report::Run;
 
 /// Makes traffic for Weft, measures Weft on it, checks what comes out and draws what was measured.
@@ -27,6 +28,18 @@ pub enum Command {
         #[arg(long)]
         csv: bool,
     },
+    /// Draws a recorded run: SVG and PNG of each plot it has rows for, with its conditions.
+    Plot {
+        /// The run's JSON file.
+        #[arg(value_name = "RUN.json")]
+        run: PathBuf,
+        /// Where the pictures go; made if it is not there.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Names the files as JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl Cli {
@@ -39,6 +52,15 @@ impl Cli {
             Command::Show { run, csv } => {
                 let run = Run::read(run)?;
                 print!("{}", if *csv { run.to_csv() } else { run.to_table() });
+                Ok(())
+            }
+            Command::Plot { run, out, json } => {
+                let files = plot::draw(&Run::read(run)?, out)?;
+                if *json {
+                    println!("{}", serde_json::json!({ "files": files }));
+                } else {
+                    files.iter().for_each(|file| println!("{}", file.display()));
+                }
                 Ok(())
             }
         }
