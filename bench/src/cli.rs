@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::plot;
 use crate::report::Run;
+use crate::send;
 
 /// Makes traffic for Weft, measures Weft on it, checks what comes out and draws what was measured.
 #[derive(Debug, Parser)]
@@ -19,6 +20,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Plays a capture into a DPDK port at a given rate, and looks at what comes back.
+    Send(Box<send::Args>),
     /// Prints a recorded run as a table.
     Show {
         /// The run's JSON file.
@@ -49,6 +52,7 @@ impl Cli {
     /// Whatever kept it from being done, in one sentence.
     pub fn run(&self) -> anyhow::Result<()> {
         match &self.command {
+            Command::Send(args) => send::run(args),
             Command::Show { run, csv } => {
                 let run = Run::read(run)?;
                 print!("{}", if *csv { run.to_csv() } else { run.to_table() });

@@ -5,5 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod histogram;
+pub mod number;
+pub mod pages;
 pub mod plot;
 pub mod report;
+pub mod send;

@@ -4,8 +4,9 @@
 //!
 //! Invariants: bit `i` of `held` is set exactly when `mbufs[i]` is a live mbuf that this burst alone owns.
 //! Every way out (`take`, and through it `transmit`, `clear`, `discard`, `drop`) clears the bit before the pointer is
-//! given to DPDK. Places keep their index until the burst is empty again, so that a verdict computed for
-//! place `i` still means packet `i` after others have been sent. Bits at or above `len` are never set.
+//! given to DPDK; `give_back` sets it again for what DPDK did not take. Places keep their index until the burst is
+//! empty again, so that a verdict computed for place `i` still means packet `i` after others have been sent. Bits at
+//! or above `len` are never set.
 
 use core::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -254,6 +255,21 @@ impl Burst {
             self.len = 0;
         }
         count
+    }
+
+    /// Takes back what `take` gave out of the places `chosen`, but the first `gone` of it, before anything else was done
+    /// with the burst; `len` is what it was.
+    #[inline(always)]
+    pub(crate) fn give_back(&mut self, chosen: u64, len: usize, gone: usize) {
+        let mut left = chosen;
+        for _ in 0..gone {
+            left &= left.wrapping_sub(1);
+        }
+        // `take` cleared the bits and left the pointers where they were.
+        self.held |= left;
+        if self.held != 0 {
+            self.len = u8::try_from(len).unwrap_or(u8::MAX);
+        }
     }
 }
 

@@ -114,6 +114,25 @@ impl TxQueue {
         Transmitted { sent: u32::from(sent), refused: u32::from(offered.saturating_sub(sent)) }
     }
 
+    /// As [`TxQueue::transmit`], but what the device refuses keeps its place in the burst, to be offered again: for a
+    /// sender that may wait. How many were sent.
+    #[inline]
+    pub fn offer(&mut self, burst: &mut Burst, mask: u64) -> u32 {
+        let mut taken = [core::ptr::null_mut(); BURST];
+        let before = burst.held();
+        let (chosen, len) = (mask & before, burst.len());
+        let count = burst.take(mask, &mut taken);
+        if count == 0 {
+            return 0;
+        }
+        // At most BURST packets: the conversion cannot fail.
+        let offered = u16::try_from(count).unwrap_or(0);
+        // SAFETY: as in `transmit`.
+        let sent = unsafe { sys::weft_tx_burst(self.port, self.queue, taken.as_mut_ptr(), offered) };
+        burst.give_back(chosen, len, usize::from(sent));
+        u32::from(sent)
+    }
+
     /// The queue's number on its port.
     pub fn queue(&self) -> u16 {
         self.queue

@@ -73,6 +73,44 @@ cases! {
         assert_eq!(pool.in_use(), 0);
     }
 
+    fn what_a_full_queue_refuses_keeps_its_place_and_can_be_offered_again() {
+        let eal = eal(&["net_ring0"]);
+        let pool = pool(&eal);
+        let (_port, mut rx, mut tx) = open(&eal, "net_ring0", &pool);
+        let mut burst = Burst::new(&eal);
+        let (mut pushed, mut sent) = (0, 0);
+        // The ring holds 1023: the last burst does not fit whole.
+        while burst.is_empty() {
+            for _ in 0..BURST {
+                assert!(burst.push(&pool, &frame(pushed, 100)));
+                pushed += 1;
+            }
+            let all = burst.held();
+            sent += usize::try_from(tx.offer(&mut burst, all)).unwrap();
+        }
+        assert_eq!((sent, pushed, burst.len()), (1023, 1024, BURST));
+        assert_eq!(burst.held(), 1 << 63, "the first ones went, the last one is left");
+        assert_eq!(burst.bytes(63), frame(1023, 100));
+        let all = burst.held();
+        assert_eq!(tx.offer(&mut burst, all), 0, "the ring is still full");
+        assert_eq!(tx.offer(&mut burst, 0), 0);
+
+        let mut back = Burst::new(&eal);
+        let mut received = 0;
+        while rx.receive(&mut back) > 0 {
+            for place in 0..back.len() {
+                assert_eq!(back.bytes(place), frame(received, 100));
+                received += 1;
+            }
+            back.clear();
+            let all = burst.held();
+            tx.offer(&mut burst, all);
+        }
+        assert_eq!(received, 1024);
+        assert_eq!((burst.held(), burst.len()), (0, 0));
+        assert_eq!(pool.in_use(), 0);
+    }
+
     fn a_frame_prepended_to_comes_back_with_both_parts() {
         let eal = eal(&["net_ring0"]);
         let pool = pool(&eal);
