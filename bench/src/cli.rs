@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::engine_bench;
 use crate::plot;
 use crate::report::Run;
 use crate::send;
@@ -22,6 +23,10 @@ pub struct Cli {
 pub enum Command {
     /// Plays a capture into a DPDK port at a given rate, and looks at what comes back.
     Send(Box<send::Args>),
+    /// Measures the engine: nanoseconds a packet through the real pipeline, from memory.
+    Engine(engine_bench::Options),
+    /// Measures the least a packet could cost on the same traffic: minimal loops, as fast as they can be made.
+    Floor(engine_bench::Options),
     /// Prints a recorded run as a table.
     Show {
         /// The run's JSON file.
@@ -53,6 +58,8 @@ impl Cli {
     pub fn run(&self) -> anyhow::Result<()> {
         match &self.command {
             Command::Send(args) => send::run(args),
+            Command::Engine(options) => engine_bench::run(options),
+            Command::Floor(options) => engine_bench::run_floor(options),
             Command::Show { run, csv } => {
                 let run = Run::read(run)?;
                 print!("{}", if *csv { run.to_csv() } else { run.to_table() });

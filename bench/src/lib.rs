@@ -2,12 +2,20 @@
 //!
 //! One module for each command of `weft-bench`; start at [`cli`]. What they measure has one form, [`report`]. The
 //! criterion benches and the tests use the same modules.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod alloc;
+pub mod arena;
 pub mod cli;
+pub mod engine_bench;
+pub mod floor;
 pub mod histogram;
+pub mod machine;
+pub mod measure;
 pub mod number;
 pub mod pages;
 pub mod plot;
 pub mod report;
 pub mod send;
+pub mod traffic;
+pub mod world;

@@ -1,5 +1,5 @@
 //! `weft-bench`: traffic, measurements and plots. The commands are in [`weft_bench::cli`].
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -70,7 +70,7 @@ impl Lines {
 #[cfg(not(loom))]
 pub(crate) use memory::Region;
 #[cfg(not(loom))]
-pub use memory::{Lines, prefetch_read};
+pub use memory::{Lines, prefetch_bytes, prefetch_read};
 
 #[cfg(not(loom))]
 mod memory {
@@ -236,6 +236,19 @@ mod memory {
         }
     }
 
+    /// Starts to bring near the cache line in which these bytes begin: for frames in memory that is no device's.
+    #[inline(always)]
+    pub fn prefetch_bytes(bytes: &[u8]) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch is a hint: it never faults and never changes memory, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().cast()) };
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = bytes;
+    }
+
     /// Starts to bring a line near, to be read.
     #[inline(always)]
     pub fn prefetch_read(line: &Line) {
@@ -342,6 +355,7 @@ mod tests {
     fn prefetching_changes_nothing() {
         let lines = Lines::heap(1);
         prefetch_read(&lines[0]);
+        prefetch_bytes(&[]);
         assert_eq!(lines[0].0[0].load(Ordering::Relaxed), 0);
     }
 }
