@@ -45,6 +45,27 @@ fn the_example_loads_and_means_what_it_says() {
 }
 
 #[test]
+fn what_generators_run_against_needs_no_neighbour_and_has_a_probe() {
+    for (name, ports, udp) in [("one-port.toml", 1, 1), ("two-port.toml", 2, 21)] {
+        let config = Config::load(document("../scripts/pktgen").join(name)).unwrap();
+        assert_eq!(config.dataplane.ports.len(), ports, "{name}");
+        // Generators answer no ARP.
+        let backends = config.pools.iter().flat_map(|pool| &pool.backends);
+        assert!(
+            backends.clone().count() > 3 && backends.clone().all(|backend| backend.mac.is_some()),
+            "{name}"
+        );
+        // pktgen's probe and its rfc2544.lua are UDP, and come back with nothing in front.
+        let udp_vips = config.vips.iter().filter(|vip| vip.protocol == Protocol::Udp);
+        assert!(
+            udp_vips.clone().all(|vip| vip.forward == Forward::L2dsr && vip.ports == Ports::Any),
+            "{name}"
+        );
+        assert_eq!(udp_vips.map(|vip| vip.addresses.len()).sum::<usize>(), udp, "{name}");
+    }
+}
+
+#[test]
 fn what_is_left_out_has_the_default_the_reference_says() {
     let config = parse("[dataplane]\nworkers = [3]\n[[dataplane.port]]\ndevice = \"0000:3b:00.0\"\n");
     let dataplane = &config.dataplane;
