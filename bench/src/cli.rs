@@ -8,6 +8,7 @@ use crate::engine_bench;
 use crate::plot;
 use crate::report::Run;
 use crate::send;
+use crate::verify::Verify;
 
 /// Makes traffic for Weft, measures Weft on it, checks what comes out and draws what was measured.
 #[derive(Debug, Parser)]
@@ -48,6 +49,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Holds what came out of Weft to what went in: backends, headers, bytes, spread. Exit code 1 where it fails.
+    Verify(Verify),
 }
 
 impl Cli {
@@ -74,6 +77,7 @@ impl Cli {
                 }
                 Ok(())
             }
+            Command::Verify(verify) => verify.run(),
         }
     }
 }

@@ -18,4 +18,5 @@ pub mod plot;
 pub mod report;
 pub mod send;
 pub mod traffic;
+pub mod verify;
 pub mod world;
