@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::engine_bench;
+use crate::generate;
 use crate::plot;
 use crate::report::Run;
 use crate::send;
@@ -28,6 +29,8 @@ pub enum Command {
     Engine(engine_bench::Options),
     /// Measures the least a packet could cost on the same traffic: minimal loops, as fast as they can be made.
     Floor(engine_bench::Options),
+    /// Writes a capture file of traffic as MPTCP clients make it.
+    Gen(Box<generate::command::Args>),
     /// Prints a recorded run as a table.
     Show {
         /// The run's JSON file.
@@ -63,6 +66,7 @@ impl Cli {
             Command::Send(args) => send::run(args),
             Command::Engine(options) => engine_bench::run(options),
             Command::Floor(options) => engine_bench::run_floor(options),
+            Command::Gen(args) => args.run(),
             Command::Show { run, csv } => {
                 let run = Run::read(run)?;
                 print!("{}", if *csv { run.to_csv() } else { run.to_table() });

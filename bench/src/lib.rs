@@ -9,6 +9,7 @@ pub mod arena;
 pub mod cli;
 pub mod engine_bench;
 pub mod floor;
+pub mod generate;
 pub mod histogram;
 pub mod machine;
 pub mod measure;

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom};
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,9 +152,9 @@ fn expect_ethernet(link: DataLink, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A capture file being written: pcap, Ethernet, nanoseconds.
-pub struct CaptureWriter {
-    writer: PcapWriter<BufWriter<File>>,
+/// A capture being written: pcap, Ethernet, nanoseconds.
+pub struct CaptureWriter<W: Write = BufWriter<File>> {
+    writer: PcapWriter<W>,
     path: PathBuf,
 }
 
@@ -164,8 +164,17 @@ impl CaptureWriter {
     /// # Errors
     /// The file cannot be written.
     pub fn create(path: &Path) -> anyhow::Result<Self> {
-        let cannot = || format!("cannot write {}", path.display());
-        let file = BufWriter::new(File::create(path).with_context(cannot)?);
+        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        Self::new(BufWriter::new(file), path)
+    }
+}
+
+impl<W: Write> CaptureWriter<W> {
+    /// Writes to anything; errors name the file that it is or becomes.
+    ///
+    /// # Errors
+    /// The head cannot be written.
+    pub fn new(out: W, path: &Path) -> anyhow::Result<Self> {
         let header = PcapHeader {
             snaplen: SNAP_LEN,
             datalink: DataLink::ETHERNET,
@@ -173,10 +182,9 @@ impl CaptureWriter {
             endianness: Endianness::Little,
             ..PcapHeader::default()
         };
-        Ok(Self {
-            writer: PcapWriter::with_header(file, header).with_context(cannot)?,
-            path: path.to_owned(),
-        })
+        let writer = PcapWriter::with_header(out, header)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { writer, path: path.to_owned() })
     }
 
     /// Adds a packet of which `missing` bytes are not at hand.
@@ -195,7 +203,6 @@ impl CaptureWriter {
     /// # Errors
     /// The disk is full, or the like.
     pub fn finish(self) -> anyhow::Result<()> {
-        let mut file = self.writer.into_writer();
-        std::io::Write::flush(&mut file).with_context(|| format!("cannot write {}", self.path.display()))
+        self.writer.into_writer().flush().with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
