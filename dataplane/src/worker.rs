@@ -10,7 +10,6 @@ use dpdk::{Burst, RxQueue, TxQueue};
 use engine::pipeline::{Context, Pipeline};
 use engine::sweep::{LINES_PER_CALL, Sweeper};
 use engine::tables::Tables;
-use engine::verdict::Action;
 use ipc::counter::Counter;
 use ipc::counters::WorkerCounters;
 use ipc::id::PortId;
@@ -104,17 +103,9 @@ impl Worker {
             millis: moment.millis(),
             port: PortId(u8::try_from(index).unwrap_or(u8::MAX)),
         };
-        let mut leaving = [0_u64; MAX_PORTS];
-        let mut for_kernel = 0_u64;
         let mut frames = PortFrames(&mut self.burst);
-        for (place, verdict) in self.pipeline.process(&mut frames, &cx).enumerate() {
-            if let (true, Some(mask)) =
-                (verdict.action.is_sent(), leaving.get_mut(usize::from(verdict.port.0)))
-            {
-                *mask |= 1 << place;
-            }
-            for_kernel |= u64::from(verdict.action == Action::Punt) << place;
-        }
+        let judged = self.pipeline.process(&mut frames, &cx);
+        let (leaving, for_kernel) = (*judged.leaving(), judged.punted());
         self.send(&leaving);
         if for_kernel != 0 {
             self.hand_to_kernel(index, for_kernel);

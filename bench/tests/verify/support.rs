@@ -116,8 +116,12 @@ impl Weft {
                 millis: u64::try_from(burst[0].0.as_millis()).unwrap(),
                 port: PortId(0),
             };
-            let sent: Vec<bool> =
-                self.pipeline.process(&mut frames, &cx).map(|verdict| verdict.action.is_sent()).collect();
+            let sent: Vec<bool> = self
+                .pipeline
+                .process(&mut frames, &cx)
+                .verdicts()
+                .map(|verdict| verdict.action.is_sent())
+                .collect();
             for ((sent, (time, _)), frame) in sent.into_iter().zip(burst).zip(frames.into_inner()) {
                 if sent {
                     output.push((*time, frame.bytes));

@@ -190,6 +190,22 @@ impl FlowEntry {
     }
 }
 
+/// States in which packets of a flow ask for nothing but its backend, as bits: [`FlowState::is_settled`].
+const SETTLED: u16 = 1 << FlowState::Plain as u16
+    | 1 << FlowState::Mptcp as u16
+    | 1 << FlowState::Joined as u16
+    | 1 << FlowState::Adopted as u16
+    | 1 << FlowState::Udp as u16;
+
+/// The backend of a word B, if its flow is settled and was seen in this tick.
+#[inline]
+pub(crate) const fn settled_backend(b: u64, now: Tick) -> Option<BackendId> {
+    // An empty slot and a busy one are in no settled state.
+    let is_settled = SETTLED >> (b >> 60) & 1 == 1;
+    let is_fresh = b >> 48 & 0xfff == now.bits();
+    if is_settled & is_fresh { Some(BackendId((b >> 32 & BACKEND) as u16)) } else { None }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +232,18 @@ mod tests {
             assert_eq!(a & FINGERPRINT, hash & FINGERPRINT);
             assert_eq!(FlowEntry::from_words(a, b), Some(entry));
         }
+    }
+
+    #[test]
+    fn the_backend_of_a_settled_flow_seen_now_is_read_from_one_word() {
+        let now = Tick::from_seconds(16 * 4095);
+        for state in FlowState::ALL {
+            let held = entry(state);
+            let expected = state.is_settled().then_some(held.backend);
+            assert_eq!(settled_backend(held.word_b(), now), expected, "{state:?}");
+            assert_eq!(settled_backend(held.word_b(), now.after(1)), None, "{state:?}, to be refreshed");
+        }
+        assert_eq!((settled_backend(EMPTY, Tick::from_seconds(0)), settled_backend(BUSY, now)), (None, None));
     }
 
     #[test]

@@ -77,15 +77,17 @@ mod attach;
 mod moves;
 mod slot;
 
+use ipc::id::BackendId;
 use ipc::lines::{Line, Lines};
 use ipc::sync::{AtomicU64, Ordering, fence};
 
 pub use self::attach::AttachedFlows;
 pub use self::slot::SLOTS;
-use self::slot::{matching, read, slots};
-use crate::flow_entry::{BUSY, EMPTY, FINGERPRINT, FlowEntry, IN_ALTERNATE};
+use self::slot::{matching, read, read_once, resembling, slots};
+use crate::flow_entry::{BUSY, EMPTY, FINGERPRINT, FlowEntry, IN_ALTERNATE, settled_backend};
 use crate::lifetimes::{Class, Room, Worth};
 use crate::place::Places;
+use crate::tick::Tick;
 
 /// How often an inserter starts again after it lost a race.
 const ATTEMPTS: usize = if cfg!(loom) { 3 } else { 8 };
@@ -193,6 +195,31 @@ impl FlowTable {
         if !held {
             self.places.prefetch_others(hash);
         }
+    }
+
+    /// The backend of a flow whose entry is in its first line (prefetched before) and asks for nothing: settled, and
+    /// seen in this tick. `None` says that it must be looked up and looked at; where it is not in the line, starts to
+    /// bring the others near.
+    #[inline]
+    pub(crate) fn settled(&self, hash: u64, now: Tick) -> Option<BackendId> {
+        let line = self.places.line(self.places.primary(hash))?;
+        let matches = resembling(line, hash);
+        if matches == 0 {
+            self.places.prefetch_others(hash);
+            return None;
+        }
+        // Below the number of slots: one of the lowest four bits is set.
+        let slot = matches.trailing_zeros() as usize % SLOTS;
+        let (a, b) = read_once(line.0.get(2 * slot)?, line.0.get(2 * slot + 1)?)?;
+        if (a ^ hash) & FINGERPRINT != 0 {
+            return None;
+        }
+        settled_backend(b, now)
+    }
+
+    /// The same, wherever the entry is.
+    pub(crate) fn settled_anywhere(&self, hash: u64, now: Tick) -> Option<BackendId> {
+        settled_backend(self.find(hash)?.b, now)
     }
 
     /// The entry of a flow. Also an expired one: the caller knows what time it is.

@@ -8,7 +8,7 @@
 //! words and 128-bit sums); its 128 bits go through a multilinear hash with 128-bit keys of which the upper
 //! 64 bits are kept (Dietzfelbinger 1996; Lemire and Kaser, "Strongly universal string hashing is fast",
 //! 2014, theorem 1); a fixed bijection then mixes the bits. A token is one word and needs the multilinear
-//! part only.
+//! part only. In the flow table an IPv4 5-tuple is two words, and NH one product of them, under a key of its own.
 //!
 //! Bound, over the choice of the key, for any two different inputs chosen without knowing it: NH maps both to
 //! one 128-bit value with probability at most 2^-64, and the multilinear part maps two different values to
@@ -20,13 +20,14 @@
 //! regularity.
 
 use ipc::id::PoolId;
-use packet::{Flow, Token};
+use packet::{Flow, Token, Words};
 use sha2::{Digest, Sha256};
 
 /// A key of the hash. Debug output does not show it.
 #[derive(Clone)]
 pub struct HashKey {
     nh: [u64; 6],
+    nh4: [u64; 2],
     fold: [u128; 3],
     token: [u128; 2],
 }
@@ -48,7 +49,20 @@ impl HashKey {
         Self::expand(b"weft maglev key 1", &seed.to_be_bytes())
     }
 
-    /// The hash of a flow: all bits of its 5-tuple and family.
+    /// The hash of a flow in the flow table. Not that of [`HashKey::flow`]: IPv4 addresses fit one word, and every
+    /// packet pays for each.
+    #[inline]
+    pub fn entry(&self, words: Words) -> u64 {
+        match words {
+            Words::V4([w0, w1]) => {
+                let [k0, k1] = self.nh4;
+                self.fold(pair(w0, k0, w1, k1))
+            }
+            Words::V6(words) => self.words(&words),
+        }
+    }
+
+    /// The hash of a flow: all bits of its 5-tuple and family. Stable for ever under one key: Maglev's.
     #[inline]
     pub fn flow(&self, flow: &Flow) -> u64 {
         self.words(&flow.words())
@@ -67,7 +81,12 @@ impl HashKey {
     fn words(&self, words: &[u64; 5]) -> u64 {
         let [w0, w1, w2, w3, w4] = *words;
         let [k0, k1, k2, k3, k4, k5] = self.nh;
-        let nh = pair(w0, k0, w1, k1).wrapping_add(pair(w2, k2, w3, k3)).wrapping_add(pair(w4, k4, 0, k5));
+        self.fold(pair(w0, k0, w1, k1).wrapping_add(pair(w2, k2, w3, k3)).wrapping_add(pair(w4, k4, 0, k5)))
+    }
+
+    /// The multilinear fold of NH's 128 bits, then the bijection.
+    #[inline]
+    fn fold(&self, nh: u128) -> u64 {
         let [high, low, plus] = self.fold;
         let fold = high
             .wrapping_mul(u128::from(upper(nh)))
@@ -92,6 +111,7 @@ impl HashKey {
             nh: core::array::from_fn(|_| upper(word())),
             fold: core::array::from_fn(|_| word()),
             token: core::array::from_fn(|_| word()),
+            nh4: core::array::from_fn(|_| upper(word())),
         }
     }
 }

@@ -19,6 +19,8 @@ pub mod maglev;
 pub mod model;
 pub mod pipeline;
 mod place;
+mod route;
+mod service;
 pub mod snapshot;
 pub mod sweep;
 pub mod tables;

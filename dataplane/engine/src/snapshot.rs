@@ -19,6 +19,9 @@ use packet::{Address, Family, Flow};
 use crate::hash::HashKey;
 use crate::maglev::Maglev;
 use crate::model::Model;
+use crate::route::Routes;
+pub use crate::service::ServiceKey;
+use crate::service::Services;
 use crate::tick::TICK_SECONDS;
 pub use crate::way::{Port, Tunnel};
 use crate::way::{Ways, family_of};
@@ -100,26 +103,13 @@ pub struct Vip {
     pub unknown_token: UnknownToken,
 }
 
-/// Address, port (0: any) and IP protocol of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ServiceKey {
-    /// The VIP's address.
-    pub address: Address,
-    /// The port, 0 for any.
-    pub port: u16,
-    /// 6 or 17.
-    pub protocol: u8,
-    /// An IPv6 packet to the v4-mapped form of a VIP's IPv4 address is not for the VIP.
-    pub family: Family,
-}
-
 /// The immutable picture. See the module's header.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Grows by one with every snapshot of a data plane.
     pub generation: u64,
     configured: bool,
-    services: HashMap<ServiceKey, VipId>,
+    services: Services,
     any_port: bool,
     /// Every address of a VIP, whatever its ports.
     addresses: HashSet<(Address, Family)>,
@@ -129,6 +119,8 @@ pub struct Snapshot {
     vips: Vec<Option<Vip>>,
     pools: Vec<Option<Pool>>,
     backends: Vec<Option<Backend>>,
+    /// How each is reached: made of the backends, the ports and the tunnels' sources.
+    routes: Routes,
     ports: Vec<Port>,
     tunnel_sources: [Option<IpAddr>; 2],
     key: HashKey,
@@ -151,13 +143,14 @@ impl Snapshot {
         Self {
             generation: 0,
             configured: false,
-            services: HashMap::new(),
+            services: Services::default(),
             any_port: false,
             addresses: HashSet::new(),
             fragments: HashMap::new(),
             vips: Vec::new(),
             pools: Vec::new(),
             backends: Vec::new(),
+            routes: Routes::default(),
             ports: site.ports.clone(),
             tunnel_sources: site.tunnel_sources,
             key: HashKey::public(site.maglev_seed),
@@ -177,6 +170,7 @@ impl Snapshot {
         next.generation = generation;
         next.configured = true;
         next.backends = backends_of(model, site);
+        next.routes = next.make_routes();
         for pool in model.pools() {
             let before = self.pools.get(usize::from(pool.id.0)).and_then(Option::as_ref);
             put(&mut next.pools, usize::from(pool.id.0), Pool::of_model(pool, site, before, now_ms));
@@ -252,7 +246,18 @@ impl Snapshot {
                 put(&mut next.backends, id, backend);
             }
         }
+        next.routes = next.make_routes();
         next
+    }
+
+    fn make_routes(&self) -> Routes {
+        Routes::new(&self.backends, &self.ports, self.tunnel_sources)
+    }
+
+    /// The finished headers for backends.
+    #[inline(always)]
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// Whether a configuration was committed.
@@ -274,7 +279,7 @@ impl Snapshot {
     }
 
     #[inline]
-    fn service_at(&self, key: &ServiceKey) -> Option<VipId> {
+    pub(crate) fn service_at(&self, key: &ServiceKey) -> Option<VipId> {
         let exact = self.services.get(key);
         if exact.is_some() || !self.any_port {
             return exact.copied();

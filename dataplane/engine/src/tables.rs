@@ -2,7 +2,7 @@
 
 use ipc::id::PoolId;
 use ipc::lines::Lines;
-use packet::{Flow, Token};
+use packet::{Flow, Token, Words};
 
 use ipc::sync::{AtomicU64, Ordering};
 
@@ -104,7 +104,13 @@ impl Tables {
     /// The secret hash of a 5-tuple: its place and fingerprint in the flow table.
     #[inline]
     pub fn flow_hash(&self, flow: &Flow) -> u64 {
-        self.key.flow(flow)
+        self.entry_hash(flow.short_words())
+    }
+
+    /// The same, of a 5-tuple in words.
+    #[inline]
+    pub fn entry_hash(&self, words: Words) -> u64 {
+        self.key.entry(words)
     }
 
     /// The secret hash of a token within a pool: its place in the token table.

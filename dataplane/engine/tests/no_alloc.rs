@@ -86,7 +86,7 @@ fn judge(world: &World, frames: &[Vec<u8>], random: &mut Random) -> u64 {
             millis: milliseconds,
             port: PortId(0),
         };
-        judged += pipeline.process(&mut burst, &cx).count();
+        judged += pipeline.process(&mut burst, &cx).verdicts().count();
         assert_eq!(burst.len(), burst.len().min(BURST));
         while sweeper.advance(milliseconds, LINES_PER_CALL, &cx) {}
     }

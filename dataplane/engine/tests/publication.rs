@@ -49,7 +49,7 @@ impl Worker {
         let mut frames = VecFrames::new(vec![frame]);
         let (snapshot, counters) = (&self.snapshot, &self.counters);
         let cx = Context { snapshot, tables, counters, now, millis: 0, port: PortId(0) };
-        let verdict = *self.pipeline.process(&mut frames, &cx).next().unwrap();
+        let verdict = self.pipeline.process(&mut frames, &cx).verdicts().next().unwrap();
         (verdict, frames.into_inner().remove(0).bytes)
     }
 }

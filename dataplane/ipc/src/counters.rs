@@ -14,7 +14,7 @@ use crate::counter::Counter;
 use crate::id::{BackendId, PortId, VipId, WorkerId};
 use crate::layout::{GAUGES, WORKER_LINES, gauge_words, worker, worker_words};
 use crate::limits::{MAX_BACKENDS, MAX_NAME, MAX_PORTS, MAX_VIPS, MAX_WORKERS};
-use crate::lines::{HugePages, Lines};
+use crate::lines::{HugePages, Lines, WORDS};
 use crate::names;
 use crate::reason::Reason;
 use crate::sync::Ordering;
@@ -111,6 +111,18 @@ fn add(block: &Lines, index: usize, amount: u64) {
     }
 }
 
+/// Adds to two neighbouring words of one line, of which the first has an even number.
+#[inline]
+fn add_pair(block: &Lines, index: usize, first: u64, second: u64) {
+    if let Some(line) = block.get(index / WORDS) {
+        let pair = line.0.as_chunks::<2>().0.get(index / 2 % (WORDS / 2));
+        if let Some([one, other]) = pair {
+            one.store(one.load(Ordering::Relaxed).wrapping_add(first), Ordering::Relaxed);
+            other.store(other.load(Ordering::Relaxed).wrapping_add(second), Ordering::Relaxed);
+        }
+    }
+}
+
 #[inline]
 fn load(block: &Lines, index: usize) -> u64 {
     block.word(index).map_or(0, |word| word.load(Ordering::Relaxed))
@@ -169,8 +181,7 @@ impl WorkerCounters {
     pub fn backend(&self, backend: BackendId, packets: u64, bytes: u64) {
         let index = usize::from(backend.0);
         if index < MAX_BACKENDS {
-            add(&self.block, worker_words::BACKENDS + 2 * index, packets);
-            add(&self.block, worker_words::BACKENDS + 2 * index + 1, bytes);
+            add_pair(&self.block, worker_words::BACKENDS + 2 * index, packets, bytes);
         }
     }
 

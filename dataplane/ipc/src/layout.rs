@@ -216,6 +216,8 @@ pub(crate) mod worker_words {
     pub(crate) const REASONS: usize = offset_of!(Worker, reasons) / WORD;
     pub(crate) const VIPS: usize = offset_of!(Worker, vips) / WORD;
     pub(crate) const BACKENDS: usize = offset_of!(Worker, backends) / WORD;
+    // Packets and bytes of a backend are neighbours in one line.
+    const _: () = assert!(BACKENDS.is_multiple_of(2));
 }
 
 /// First words of the parts of the gauges, within the gauges.

@@ -119,7 +119,50 @@ pub struct Flow {
     pub family: Family,
 }
 
+/// A 5-tuple in words for hashing: two of a family are equal only if their words are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// Both addresses; then protocol and ports.
+    V4([u64; 2]),
+    /// Halves of the source, halves of the destination; then protocol and ports.
+    V6([u64; 5]),
+}
+
+impl Words {
+    /// Those of two IPv4 addresses.
+    #[inline]
+    pub fn v4(source: u32, destination: u32, protocol: u8, ports: u32) -> Self {
+        Self::V4([u64::from(source) << 32 | u64::from(destination), rest(protocol, ports)])
+    }
+
+    /// Those of two IPv6 addresses.
+    #[inline]
+    pub fn v6(source: u128, destination: u128, protocol: u8, ports: u32) -> Self {
+        let ([a, b], [c, d]) = (halves(source), halves(destination));
+        Self::V6([a, b, c, d, rest(protocol, ports)])
+    }
+}
+
+#[inline]
+fn rest(protocol: u8, ports: u32) -> u64 {
+    u64::from(protocol) << 32 | u64::from(ports)
+}
+
 impl Flow {
+    /// The shortest words that tell it from other flows of its family.
+    #[inline]
+    pub fn short_words(&self) -> Words {
+        let ports = u32::from(self.source_port) << 16 | u32::from(self.destination_port);
+        match self.family {
+            Family::V4 => {
+                let [source, destination] =
+                    [self.source, self.destination].map(|address| u32::from_be_bytes(address.v4_octets()));
+                Words::v4(source, destination, self.protocol, ports)
+            }
+            Family::V6 => Words::v6(self.source.0, self.destination.0, self.protocol, ports),
+        }
+    }
+
     /// All that tells one flow from another, in a canonical form for hashing: two flows have equal words only
     /// if they are equal.
     #[inline]

@@ -21,6 +21,7 @@ extern crate std;
 
 pub mod answer;
 pub mod arp;
+pub mod brief;
 #[cfg(any(test, feature = "build"))]
 pub mod build;
 pub mod checksum;
@@ -38,7 +39,7 @@ mod token;
 pub mod tunnel;
 pub mod udp;
 
-pub use flow::{Address, Family, Flow};
+pub use flow::{Address, Family, Flow, Words};
 pub use mptcp::{
     AddAddr, Capable, CapableFlags, DataSequence, Dss, Join, Mapping, MpPrio, RemoveAddr, ResetReason, TcpRst,
 };

@@ -137,7 +137,7 @@ mod tests {
                         millis: seconds * 1000,
                         port: ipc::id::PortId(0),
                     };
-                    let reason = pipeline.process(&mut frames, &cx).next().unwrap().reason;
+                    let reason = pipeline.process(&mut frames, &cx).verdicts().next().unwrap().reason;
                     let expected =
                         if nth == 0 { ipc::reason::Reason::Hash } else { ipc::reason::Reason::Flow };
                     assert_eq!(

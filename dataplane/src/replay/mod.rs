@@ -153,7 +153,7 @@ impl Session {
         let now = self.now();
         let (snapshot, tables, counters) = (&self.snapshot, &self.tables, &self.counters);
         let cx = Context { snapshot, tables, counters, now, millis: self.millis(), port: PortId(0) };
-        let verdicts: Vec<Verdict> = self.pipeline.process(&mut frames, &cx).copied().collect();
+        let verdicts: Vec<Verdict> = self.pipeline.process(&mut frames, &cx).verdicts().collect();
         for ((verdict, time), frame) in verdicts.iter().zip(times).zip(frames.into_inner()) {
             self.packets += 1;
             outputs.write(VerdictLine::new(self.packets, verdict, &self.snapshot), verdict, time, &frame)?;

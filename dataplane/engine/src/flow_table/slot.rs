@@ -31,6 +31,24 @@ pub(super) fn matching(line: &Line, hash: u64) -> u32 {
     m0 | m1 << 1 | m2 << 2 | m3 << 3
 }
 
+/// The same by the lowest 32 bits, for a look that compares the rest afterwards.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "only the lowest bits are compared")]
+pub(super) fn resembling(line: &Line, hash: u64) -> u32 {
+    let [m0, m1, m2, m3] =
+        slots(line).map(|(a, _)| u32::from(a.load(Ordering::Acquire) as u32 == hash as u32));
+    m0 | m1 << 1 | m2 << 2 | m3 << 3
+}
+
+/// Both words of a slot as they stood together, unless they change meanwhile.
+#[inline(always)]
+pub(super) fn read_once(slot_a: &AtomicU64, slot_b: &AtomicU64) -> Option<(u64, u64)> {
+    let a = slot_a.load(Ordering::Acquire);
+    let b = slot_b.load(Ordering::Acquire);
+    let is_whole = slot_a.load(Ordering::Acquire) == a && slot_b.load(Ordering::Acquire) == b;
+    is_whole.then_some((a, b))
+}
+
 /// Both words of a slot as they stood together, if A is `wanted` and B holds an entry.
 #[inline]
 pub(super) fn read(

@@ -7,6 +7,7 @@ use ipc::counter::Counter;
 use ipc::reason::Reason;
 use packet::{Capable, Flags, Join, Kind, Malformed, Options, Parsed};
 
+use super::fast::{Fast, Scene};
 use super::{Class, Context, Slot, SynKind, other};
 use crate::frames::Frames;
 use crate::snapshot::Port;
@@ -15,25 +16,50 @@ use crate::verdict::Verdict;
 /// How many frames ahead their bytes are asked for.
 const AHEAD: usize = 8;
 
-/// Classifies a whole burst; whether it holds a SYN to a VIP.
-pub(super) fn burst<F: Frames>(slots: &mut [Slot], frames: &mut F, cx: &Context<'_>) -> bool {
-    let mut holds_syn = false;
+/// What a burst holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    /// The packets that may go the fast way, as bits.
+    pub(super) fast: u64,
+    /// A SYN to a VIP is among the others.
+    pub(super) syn: bool,
+}
+
+/// Classifies a whole burst.
+pub(super) fn burst<F: Frames>(
+    slots: &mut [Slot],
+    fast: &mut [Fast],
+    frames: &mut F,
+    cx: &Context<'_>,
+) -> Held {
+    let mut held = Held::default();
+    let mut scene = Scene::new(cx);
     for index in 0..slots.len().min(AHEAD) {
         frames.prefetch(index);
     }
-    for (index, slot) in slots.iter_mut().enumerate() {
+    for (index, (slot, fast)) in slots.iter_mut().zip(fast).enumerate() {
         frames.prefetch(index + AHEAD);
-        slot.received = frames.wire_len(index);
-        slot.parsed = packet::parse(frames.bytes(index), slot.received);
-        slot.verdict = Verdict::drop(Reason::NotVip, cx.port);
-        slot.class = Class::Decided;
-        match slot.parsed.kind {
-            Kind::Tcp | Kind::Udp => service(slot, frames.bytes(index), cx),
-            _ => other::classify(slot, frames, index, cx),
+        if scene.look(frames.bytes(index), frames.wire_len(index), fast, cx) {
+            held.fast |= 1 << index;
+        } else {
+            one(slot, frames, index, cx);
+            held.syn |= matches!(slot.class, Class::Syn(_));
         }
-        holds_syn |= matches!(slot.class, Class::Syn(_));
     }
-    holds_syn
+    held
+}
+
+/// Classifies one frame.
+#[inline(never)]
+pub(super) fn one<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: &Context<'_>) {
+    slot.received = frames.wire_len(index);
+    slot.parsed = packet::parse(frames.bytes(index), slot.received);
+    slot.verdict = Verdict::drop(Reason::NotVip, cx.port);
+    slot.class = Class::Decided;
+    match slot.parsed.kind {
+        Kind::Tcp | Kind::Udp => service(slot, frames.bytes(index), cx),
+        _ => other::classify(slot, frames, index, cx),
+    }
 }
 
 /// A TCP or UDP packet: for a VIP, or not.

@@ -2,14 +2,15 @@
 
 use ipc::counter::Counter;
 
-use super::{Context, Slot};
+use super::{Context, Slot, bits};
 use crate::frames::Frames;
 use crate::verdict::Action;
 
 /// Counts a judged burst by reason, VIP (bytes as received) and backend (bytes as sent).
-pub(super) fn burst<F: Frames>(slots: &[Slot], frames: &F, cx: &Context<'_>) {
+pub(super) fn burst<F: Frames>(slots: &[Slot], which: u64, frames: &F, cx: &Context<'_>) {
     let mut bytes_all = 0;
-    for (index, slot) in slots.iter().enumerate() {
+    for index in bits(which) {
+        let Some(slot) = slots.get(index) else { return };
         let verdict = &slot.verdict;
         let bytes = slot.received as u64;
         bytes_all += bytes;
@@ -24,6 +25,6 @@ pub(super) fn burst<F: Frames>(slots: &[Slot], frames: &F, cx: &Context<'_>) {
             cx.counters.backend(backend, 1, frames.wire_len(index) as u64);
         }
     }
-    cx.counters.add(Counter::RxPackets, slots.len() as u64);
+    cx.counters.add(Counter::RxPackets, u64::from(which.count_ones()));
     cx.counters.add(Counter::RxBytes, bytes_all);
 }

@@ -5,11 +5,13 @@
 
 use ipc::counter::Counter;
 use ipc::id::BackendId;
+use ipc::limits::MAX_PORTS;
 use ipc::reason::Reason;
 use packet::{Flow, Token};
 
+use super::fast::{self, Fast, Tally};
 use super::join_rate::JoinRate;
-use super::{Class, Context, Slot, syn, unsettled};
+use super::{Class, Context, Slot, classify, syn, unsettled};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::flow_table::{Found, Inserted};
 use crate::frames::Frames;
@@ -17,17 +19,40 @@ use crate::lifetimes::{Class as EvictClass, Room};
 use crate::token_table::Learn;
 use crate::verdict::Action;
 
-/// Decides a whole burst.
-pub(super) fn burst<F: Frames>(slots: &mut [Slot], frames: &mut F, joins: &mut JoinRate, cx: &Context<'_>) {
-    for (index, slot) in slots.iter_mut().enumerate() {
-        match slot.class {
-            Class::Decided => {}
-            Class::Tcp => tcp(slot, frames.bytes(index), cx),
-            Class::Syn(kind) => syn::decide(slot, kind, frames, index, joins, cx),
-            Class::Udp => udp(slot, cx),
-            Class::Fragment => fragment(slot, cx),
-            Class::Related => related(slot, cx),
+/// Decides a whole burst: which packets went the fast way to its end, as bits, and by which ports they leave.
+pub(super) fn burst<F: Frames>(
+    slots: &mut [Slot],
+    fast: &mut [Fast],
+    may: u64,
+    frames: &mut F,
+    joins: &mut JoinRate,
+    cx: &Context<'_>,
+) -> (u64, [u64; MAX_PORTS]) {
+    let mut tally = Tally::new();
+    let mut index = fast::run(fast, 0, frames, &mut tally, cx);
+    // What comes next may change what was looked up ahead.
+    fast.iter_mut().skip(index + 1).for_each(Fast::lose);
+    // Bounded by the burst: `run` ends behind where it began.
+    while let Some(slot) = slots.get_mut(index) {
+        if may >> index & 1 == 1 {
+            classify::one(slot, frames, index, cx);
         }
+        one(slot, frames, index, joins, cx);
+        index = fast::run(fast, index + 1, frames, &mut tally, cx);
+    }
+    tally.end(cx)
+}
+
+/// Decides one packet.
+#[inline(never)]
+fn one<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, joins: &mut JoinRate, cx: &Context<'_>) {
+    match slot.class {
+        Class::Decided => {}
+        Class::Tcp => tcp(slot, frames.bytes(index), cx),
+        Class::Syn(kind) => syn::decide(slot, kind, frames, index, joins, cx),
+        Class::Udp => udp(slot, cx),
+        Class::Fragment => fragment(slot, cx),
+        Class::Related => related(slot, cx),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The packet path: bytes of a burst in, a verdict for each packet and rewritten frames out.
 //!
-//! Four stages over the whole burst, in this order:
+//! Most packets are usual ones of established flows and go through `fast` alone. For the others, four stages over the
+//! whole burst, in this order:
 //! 1. `classify`: parse, find the VIP, hash, prefetch the table lines (no look-up yet);
 //! 2. `decide`: look-ups, inserts and learning, *in packet order*, because a SYN, its third ACK and a join may
 //!    share a burst. What is rare (`syn`, `unsettled`) lives in functions of its own that are not inlined;
@@ -15,6 +16,7 @@
 mod classify;
 mod count;
 mod decide;
+mod fast;
 mod join_rate;
 mod local;
 mod other;
@@ -25,10 +27,11 @@ mod unsettled;
 
 use ipc::counters::WorkerCounters;
 use ipc::id::{BackendId, PortId, VipId};
-use ipc::limits::BURST;
+use ipc::limits::{BURST, MAX_PORTS};
 use ipc::reason::Reason;
 use packet::{Parsed, Token, Version};
 
+use self::fast::Fast;
 use self::join_rate::JoinRate;
 use self::too_big::Allowance;
 use crate::frames::Frames;
@@ -97,6 +100,7 @@ struct Slot {
 #[derive(Debug)]
 pub struct Pipeline {
     slots: [Slot; BURST],
+    fast: [Fast; BURST],
     joins: JoinRate,
     allowance: Allowance,
 }
@@ -110,24 +114,114 @@ impl Default for Pipeline {
             verdict: Verdict::drop(Reason::NoConfig, PortId(0)),
             received: 0,
         };
-        Self { slots: [slot; BURST], joins: JoinRate::default(), allowance: Allowance::default() }
+        Self {
+            slots: [slot; BURST],
+            fast: [Fast::default(); BURST],
+            joins: JoinRate::default(),
+            allowance: Allowance::default(),
+        }
     }
 }
 
 impl Pipeline {
     /// Judges a burst and rewrites the frames that leave. Frames past [`BURST`] get no verdict: the caller
     /// never offers more.
-    pub fn process<F: Frames>(&mut self, frames: &mut F, cx: &Context<'_>) -> impl Iterator<Item = &Verdict> {
+    pub fn process<'a, F: Frames>(&'a mut self, frames: &mut F, cx: &'a Context<'_>) -> Judged<'a> {
         let count = frames.len().min(BURST);
         let slots = self.slots.get_mut(..count).unwrap_or_default();
-        if classify::burst(slots, frames, cx) {
-            syn::prefetch(slots, cx);
+        let fast = self.fast.get_mut(..count).unwrap_or_default();
+        let held = classify::burst(slots, fast, frames, cx);
+        if held.syn {
+            syn::prefetch(slots, ones(count) & !held.fast, cx);
         }
-        decide::burst(slots, frames, &mut self.joins, cx);
-        rewrite::burst(slots, frames, &mut self.allowance, cx);
-        count::burst(slots, frames, cx);
-        self.slots.iter().take(count).map(|slot| &slot.verdict)
+        for (index, fast) in fast.iter_mut().enumerate() {
+            if held.fast >> index & 1 == 1 {
+                fast.find(cx);
+            } else {
+                fast.give_up();
+            }
+        }
+        let (done, mut leaving) = decide::burst(slots, fast, held.fast, frames, &mut self.joins, cx);
+        let others = ones(count) & !done;
+        let mut punted = 0;
+        if others != 0 {
+            rewrite::burst(slots, others, frames, &mut self.allowance, cx);
+            count::burst(slots, others, frames, cx);
+            punted = sort(slots, others, &mut leaving);
+        }
+        Judged { slots, fast, done, leaving, punted, cx }
     }
+}
+
+/// Notes by which ports packets leave; says which are for the kernel.
+#[inline(never)]
+fn sort(slots: &[Slot], which: u64, leaving: &mut [u64; MAX_PORTS]) -> u64 {
+    let mut punted = 0;
+    for index in bits(which) {
+        let Some(verdict) = slots.get(index).map(|slot| &slot.verdict) else { break };
+        if let (true, Some(mask)) = (verdict.action.is_sent(), leaving.get_mut(usize::from(verdict.port.0))) {
+            *mask |= 1 << index;
+        }
+        punted |= u64::from(verdict.action == Action::Punt) << index;
+    }
+    punted
+}
+
+/// A burst that was judged.
+#[derive(Debug)]
+pub struct Judged<'a> {
+    slots: &'a [Slot],
+    fast: &'a [Fast],
+    done: u64,
+    leaving: [u64; MAX_PORTS],
+    punted: u64,
+    cx: &'a Context<'a>,
+}
+
+impl Judged<'_> {
+    /// The frames that leave, by port: the places of a burst as bits.
+    #[inline]
+    pub fn leaving(&self) -> &[u64; MAX_PORTS] {
+        &self.leaving
+    }
+
+    /// The frames that went the fast path to its end, as bits: for those who measure.
+    #[inline]
+    pub fn fast(&self) -> u64 {
+        self.done
+    }
+
+    /// The frames that are for the kernel.
+    #[inline]
+    pub fn punted(&self) -> u64 {
+        self.punted
+    }
+
+    /// The verdict on each frame, in order.
+    pub fn verdicts(&self) -> impl Iterator<Item = Verdict> {
+        self.slots.iter().zip(self.fast).enumerate().map(|(index, (slot, fast))| {
+            if self.done >> index & 1 == 1 { fast.verdict(self.cx) } else { slot.verdict }
+        })
+    }
+}
+
+/// The lowest `count` bits.
+#[inline]
+const fn ones(count: usize) -> u64 {
+    if count >= 64 { u64::MAX } else { (1 << count) - 1 }
+}
+
+/// The places of the ones in a mask.
+#[inline]
+fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let place = mask.trailing_zeros() as usize;
+        // Wraps where the mask is empty, and then nothing comes of it.
+        let next = mask & mask.wrapping_sub(1);
+        let is_there = mask != 0;
+        mask = next;
+        is_there.then_some(place)
+    })
 }
 
 impl Slot {

@@ -10,19 +10,21 @@ use packet::tunnel::{self, Inner};
 use packet::{Address, Family, Flow, ethernet};
 
 use super::too_big::{self, Allowance};
-use super::{Context, Slot};
+use super::{Context, Slot, bits};
 use crate::frames::Frames;
 use crate::snapshot::Tunnel;
 use crate::verdict::Action;
 
-/// Rewrites what leaves to a backend; what cannot leave becomes a drop.
+/// Rewrites what leaves to a backend, of the packets at these places; what cannot leave becomes a drop.
 pub(super) fn burst<F: Frames>(
     slots: &mut [Slot],
+    which: u64,
     frames: &mut F,
     allowance: &mut Allowance,
     cx: &Context<'_>,
 ) {
-    for (index, slot) in slots.iter_mut().enumerate() {
+    for index in bits(which) {
+        let Some(slot) = slots.get_mut(index) else { return };
         if slot.verdict.action == Action::Forward
             && let Err(reason) = rewrite(slot, frames, index, cx)
         {

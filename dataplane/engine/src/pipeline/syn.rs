@@ -11,7 +11,7 @@ use ipc::reason::Reason;
 use packet::{Token, Version};
 
 use super::join_rate::JoinRate;
-use super::{Class, Context, Slot, SynKind, decide, local};
+use super::{Class, Context, Slot, SynKind, bits, decide, local};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::flow_table::Found;
 use crate::frames::Frames;
@@ -25,8 +25,8 @@ const FRESH_TICKS: u16 = 4;
 /// Asks for the lines a SYN will need besides its first: its flow is mostly new and a flood's token unknown, so
 /// the first line rarely answers.
 #[inline(never)]
-pub(super) fn prefetch(slots: &[Slot], cx: &Context<'_>) {
-    for slot in slots {
+pub(super) fn prefetch(slots: &[Slot], which: u64, cx: &Context<'_>) {
+    for slot in bits(which).filter_map(|index| slots.get(index)) {
         let Class::Syn(kind) = slot.class else { continue };
         cx.tables.flows.prefetch_rest(slot.hash);
         if let (SynKind::Join(token), Some((_, vip))) = (kind, slot.vip(cx)) {

@@ -111,6 +111,7 @@ fn whole(random: &mut Random) -> Vec<u8> {
         0 => packet.vlan(7),
         1 => packet.qinq(7, 8),
         2 => packet.trailer(random.below(20)),
+        4..=6 => packet.flow_label(0x4_2042),
         3 => packet.tos(0x2b).dont_fragment(false).identification(77),
         _ => packet,
     };

@@ -308,7 +308,7 @@ impl World {
             millis: self.seconds * 1000,
             port: PortId(0),
         };
-        self.pipeline.process(frames, &cx).copied().collect()
+        self.pipeline.process(frames, &cx).verdicts().collect()
     }
 
     /// Lets time pass, with the sweep at its pace: it does what is due every second, every eight in a long wait.

@@ -1,0 +1,354 @@
+//! The fast path: packets of established flows in the layout nearly all have, which is most of all packets.
+//!
+//! Everything about such a packet is known to be usual: TCP without SYN, FIN or RST, no VLAN tag, no IP options, no
+//! fragment, in one buffer ([`packet::brief`]); to a VIP; of a flow whose entry is settled and was seen in this tick;
+//! to a backend whose headers are finished ([`crate::route`]). Whatever is not goes the general way, through
+//! [`super::classify`], [`super::decide`] and [`super::rewrite`], as if this module were not there.
+//!
+//! **Invariants.**
+//! - The verdict, the bytes and the counts are those of the general way. Nothing is written before the last question is
+//!   answered, so a packet can be handed over at any point.
+//! - Verdicts do not depend on how packets are cut into bursts: what was looked up ahead counts only as long as every
+//!   packet before it in the burst went the fast way, which changes no table.
+//!
+//! Why it is worth a second way: a general look at every packet costs four times as much (docs/performance.md).
+//! Three passes, so that the memory each needs was asked for in the one before: headers and hash; the look-up in the
+//! flow's line; the headers written, and counted.
+
+use ipc::counter::Counter;
+use ipc::id::{BackendId, VipId};
+use ipc::limits::MAX_PORTS;
+use ipc::reason::Reason;
+use packet::brief::{Brief4, Brief6};
+use packet::{Address, Family, Flags, Words, ethernet, tcp};
+
+use super::Context;
+use crate::frames::Frames;
+use crate::route::{HEAD, HEAD4, Kind, Route, RouteSet};
+use crate::snapshot::ServiceKey;
+use crate::verdict::{Action, Verdict};
+
+/// What is remembered of a packet between the passes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fast {
+    hash: u64,
+    /// What the outer header takes from the inner one: see [`Brief4::own`] and [`Brief6::own`].
+    own: u32,
+    service: Service,
+    /// Bytes of the IP packet.
+    len: u16,
+    /// Bytes of the frame as received.
+    received: u16,
+    /// Its backend, or nobody.
+    backend: u16,
+}
+
+/// In the place of a backend: not found yet.
+const LOST: u16 = u16::MAX;
+
+/// In the place of a backend: the packet goes the general way.
+const NOT_FAST: u16 = u16::MAX - 1;
+
+const _: () = assert!(ipc::limits::MAX_BACKENDS < NOT_FAST as usize, "ids that no backend has");
+
+/// A frame's destination MAC address among its first eight bytes.
+const MAC: u64 = u64::from_be_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+
+/// TCP flags of packets that are not the established flow's usual ones.
+const UNUSUAL: Flags = Flags::SYN.with(Flags::FIN).with(Flags::RST);
+
+/// What one burst's packets are compared with.
+pub(super) struct Scene {
+    /// A frame is for this port if its first eight bytes are this under the mask; never, if nothing is under it.
+    mac: u64,
+    mask: u64,
+    /// The IPv4 service of the packet before, which is mostly that of this one: address and port as one number.
+    last4: (u64, Service),
+    /// The same, IPv6.
+    last6: (u128, u32, Service),
+}
+
+/// A VIP, and the routes that its packets of one family take.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(4))]
+struct Service {
+    vip: u16,
+    routes: RouteSet,
+}
+
+impl Scene {
+    /// For packets of the context's port.
+    pub(super) fn new(cx: &Context<'_>) -> Self {
+        let port = cx.snapshot.port(cx.port).filter(|_| cx.snapshot.is_configured());
+        let (mac, mask) = match port.map(|port| port.mac) {
+            Some(Some([a, b, c, d, e, f])) => (u64::from_be_bytes([a, b, c, d, e, f, 0, 0]), MAC),
+            // The port takes any.
+            Some(None) => (0, 0),
+            None => (1, 0),
+        };
+        let nothing = Service::default();
+        Self { mac, mask, last4: (u64::MAX, nothing), last6: (0, u32::MAX, nothing) }
+    }
+
+    /// Looks at a frame, and remembers it if it may go the fast way: says whether it may.
+    #[inline(always)]
+    pub(super) fn look(&mut self, frame: &[u8], wire_len: usize, fast: &mut Fast, cx: &Context<'_>) -> bool {
+        let Some(first) = frame.first_chunk().map(|eight| u64::from_be_bytes(*eight)) else { return false };
+        // Of a frame in several segments only the first is here.
+        if first & self.mask != self.mac || frame.len() != wire_len || wire_len > 0xffff {
+            return false;
+        }
+        if let Some(brief) = Brief4::read(frame) {
+            return self.look4(&brief, wire_len, fast, cx);
+        }
+        match Brief6::read(frame) {
+            Some(brief) => self.look6(&brief, wire_len, fast, cx),
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn look4(&mut self, brief: &Brief4, wire_len: usize, fast: &mut Fast, cx: &Context<'_>) -> bool {
+        let key = u64::from(brief.destination) << 16 | u64::from(brief.ports & 0xffff);
+        if key != self.last4.0 {
+            let Some(service) =
+                ask(Address::from_v4(brief.destination.to_be_bytes()), brief.ports, Family::V4, cx)
+            else {
+                return false;
+            };
+            self.last4 = (key, service);
+        }
+        remember(fast, self.last4.1, brief.words(), wire_len, brief.len, cx);
+        fast.own = brief.own();
+        !brief.flags.any(UNUSUAL)
+    }
+
+    #[inline(always)]
+    fn look6(&mut self, brief: &Brief6, wire_len: usize, fast: &mut Fast, cx: &Context<'_>) -> bool {
+        let port = brief.ports & 0xffff;
+        if (brief.destination, port) != (self.last6.0, self.last6.1) {
+            let Some(service) = ask(Address(brief.destination), brief.ports, Family::V6, cx) else {
+                return false;
+            };
+            self.last6 = (brief.destination, port, service);
+        }
+        remember(fast, self.last6.2, brief.words(), wire_len, brief.len, cx);
+        fast.own = brief.own();
+        !brief.flags.any(UNUSUAL)
+    }
+}
+
+/// Notes what both families have, and asks for the flow's line.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "longer frames do not come here")]
+fn remember(fast: &mut Fast, service: Service, words: Words, received: usize, len: u16, cx: &Context<'_>) {
+    fast.hash = cx.tables.entry_hash(words);
+    cx.tables.flows.prefetch(fast.hash);
+    fast.len = len;
+    fast.received = received as u16;
+    fast.service = service;
+}
+
+/// The service of an address and port.
+#[inline(never)]
+fn ask(address: Address, ports: u32, family: Family, cx: &Context<'_>) -> Option<Service> {
+    let [_, _, high, low] = ports.to_be_bytes();
+    let port = u16::from_be_bytes([high, low]);
+    let id = cx.snapshot.service_at(&ServiceKey { address, port, protocol: tcp::PROTOCOL, family })?;
+    let routes = cx.snapshot.routes().set(cx.snapshot.vip(id)?.forward, family)?;
+    Some(Service { vip: id.0, routes })
+}
+
+/// What the fast packets of a burst add to counters that they share, and which of them leave by which port.
+#[derive(Debug)]
+pub(super) struct Tally {
+    /// The packets that went the fast way to its end, as bits.
+    done: u64,
+    bytes: u64,
+    /// VIP and port of the last of them: mostly those of the next.
+    run: u32,
+    /// What was counted before this run.
+    before: (u64, u64),
+    leaving: [u64; MAX_PORTS],
+}
+
+impl Tally {
+    /// Nothing yet.
+    pub(super) const fn new() -> Self {
+        Self { done: 0, bytes: 0, run: 0, before: (0, 0), leaving: [0; MAX_PORTS] }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, index: usize, run: u32, bytes: u64, cx: &Context<'_>) {
+        if run != self.run {
+            self.next_run(run, cx);
+        }
+        self.done |= 1 << index;
+        self.bytes += bytes;
+    }
+
+    #[inline(never)]
+    #[expect(clippy::cast_possible_truncation, reason = "a run is a VIP and, below it, a port")]
+    fn next_run(&mut self, run: u32, cx: &Context<'_>) {
+        let (done, bytes) = self.before;
+        let (vip, port) = (VipId((self.run >> 8) as u16), usize::from(self.run as u8));
+        let of_run = self.done & !done;
+        cx.counters.vip(vip, u64::from(of_run.count_ones()), self.bytes - bytes);
+        if let Some(mask) = self.leaving.get_mut(port) {
+            *mask |= of_run;
+        }
+        self.before = (self.done, self.bytes);
+        self.run = run;
+    }
+
+    /// Counts what is left. Which packets went the fast way to its end, and by which ports they leave.
+    pub(super) fn end(mut self, cx: &Context<'_>) -> (u64, [u64; MAX_PORTS]) {
+        if self.done != 0 {
+            self.next_run(0, cx);
+            let packets = u64::from(self.done.count_ones());
+            cx.counters.reason(Reason::Flow, packets);
+            cx.counters.add(Counter::RxPackets, packets);
+            cx.counters.add(Counter::RxBytes, self.bytes);
+        }
+        (self.done, self.leaving)
+    }
+}
+
+/// Sends packets the fast way from place `from` on, as far as they may go: where it ends.
+///
+/// A loop of its own, so that what it needs stays in registers.
+#[inline(never)]
+pub(super) fn run<F: Frames>(
+    fast: &mut [Fast],
+    from: usize,
+    frames: &mut F,
+    tally: &mut Tally,
+    cx: &Context<'_>,
+) -> usize {
+    for (index, fast) in fast.iter_mut().enumerate().skip(from) {
+        if fast.backend == LOST {
+            fast.find_anywhere(cx);
+        }
+        if !fast.forward(frames, index, tally, cx) {
+            return index;
+        }
+    }
+    fast.len()
+}
+
+impl Fast {
+    /// The second pass: looks the flow up, in the line that was asked for. Where it is not, asks for the others.
+    #[inline(always)]
+    pub(super) fn find(&mut self, cx: &Context<'_>) {
+        self.backend = cx.tables.flows.settled(self.hash, cx.now).map_or(LOST, |backend| backend.0);
+    }
+
+    /// What was found counts no more: it is looked up again when its turn comes.
+    pub(super) fn lose(&mut self) {
+        self.backend = if self.backend == NOT_FAST { NOT_FAST } else { LOST };
+    }
+
+    /// It goes the general way.
+    pub(super) fn give_up(&mut self) {
+        self.backend = NOT_FAST;
+    }
+
+    /// Looks the flow up in all of its lines.
+    #[inline(never)]
+    fn find_anywhere(&mut self, cx: &Context<'_>) {
+        self.backend = cx.tables.flows.settled_anywhere(self.hash, cx.now).map_or(LOST, |backend| backend.0);
+    }
+
+    /// The third pass: writes the headers and counts. `false`: nothing was done, and the packet goes the general way.
+    #[inline(always)]
+    fn forward<F: Frames>(&self, frames: &mut F, index: usize, tally: &mut Tally, cx: &Context<'_>) -> bool {
+        let backend = BackendId(self.backend);
+        let Some(route) = cx.snapshot.routes().get(self.service.routes, backend) else { return false };
+        if self.len > route.room {
+            return false;
+        }
+        let Some(sent) = self.rewrite(route, frames, index) else { return false };
+        cx.counters.backend(backend, 1, sent);
+        let run = u32::from(self.service.vip) << 8 | u32::from(route.port.0);
+        tally.add(index, run, u64::from(self.received), cx);
+        true
+    }
+
+    /// Writes the headers; how long the frame is then.
+    #[inline(always)]
+    fn rewrite<F: Frames>(&self, route: &Route, frames: &mut F, index: usize) -> Option<u64> {
+        let frame_len = ethernet::HEADER_LEN as u64 + u64::from(self.len);
+        if route.kind == Kind::V4OverV4 {
+            let [tos, id] = [self.own >> 16, self.own & 0xffff];
+            over_v4(self.grow(frames, index, HEAD4 - 14)?.first_chunk_mut()?, route, self.len, tos, id);
+            return Some(frame_len + 20);
+        }
+        match route.kind {
+            Kind::V6OverV4 => {
+                let tos = self.own >> 20 & 0xff;
+                over_v4(self.grow(frames, index, HEAD4 - 14)?.first_chunk_mut()?, route, self.len, tos, 0);
+                Some(frame_len + 20)
+            }
+            // Without a flow label of its own it gets one of the flow's hash.
+            Kind::V6OverV6 if self.own & 0x000f_ffff != 0 => {
+                over_v6(self.grow(frames, index, HEAD - 14)?.first_chunk_mut()?, route, self.len, self.own);
+                Some(frame_len + 40)
+            }
+            Kind::L2dsr => {
+                let bytes: &mut [u8; 12] = frames.bytes_mut(index).first_chunk_mut()?;
+                bytes.copy_from_slice(route.head.first_chunk::<12>()?);
+                Some(u64::from(self.received))
+            }
+            _ => None,
+        }
+    }
+
+    /// Makes room for an outer header. Ethernet padding would become bytes behind the outer packet: it stays behind.
+    #[inline(always)]
+    fn grow<'f, F: Frames>(&self, frames: &'f mut F, index: usize, count: usize) -> Option<&'f mut [u8]> {
+        let end = ethernet::HEADER_LEN + usize::from(self.len);
+        if usize::from(self.received) != end {
+            frames.truncate(index, end);
+        }
+        frames.prepend(index, count)
+    }
+
+    /// The verdict of a packet that went the fast way.
+    pub(super) fn verdict(&self, cx: &Context<'_>) -> Verdict {
+        let backend = BackendId(self.backend);
+        Verdict {
+            action: Action::Forward,
+            reason: Reason::Flow,
+            vip: Some(VipId(self.service.vip)),
+            backend: Some(backend),
+            token: None,
+            learned: false,
+            port: cx.snapshot.routes().get(self.service.routes, backend).map_or(cx.port, |route| route.port),
+        }
+    }
+}
+
+/// Ethernet and outer IPv4 headers: the route's, with what is the packet's own.
+#[inline(always)]
+fn over_v4(bytes: &mut [u8; HEAD4], route: &Route, len: u16, tos: u32, id: u32) {
+    let outer_len = u32::from(len.wrapping_add(20));
+    let sum = u32::from(route.sum) + tos + outer_len + id;
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let [_, _, high, low] = (!((folded & 0xffff) + (folded >> 16))).to_be_bytes();
+    if let Some(head) = route.head.first_chunk() {
+        *bytes = *head;
+    }
+    // Ethernet type, version and header length, then what is the packet's.
+    let own = 0x0800_4500_0000_0000 | u64::from(tos) << 32 | u64::from(outer_len) << 16 | u64::from(id);
+    [bytes[12], bytes[13], bytes[14], bytes[15], bytes[16], bytes[17], bytes[18], bytes[19]] =
+        own.to_be_bytes();
+    [bytes[24], bytes[25]] = [high, low];
+}
+
+/// Ethernet and outer IPv6 headers before an IPv6 packet. Version, traffic class and flow label are the inner one's.
+#[inline(always)]
+fn over_v6(bytes: &mut [u8; HEAD], route: &Route, len: u16, first: u32) {
+    *bytes = route.head;
+    [bytes[14], bytes[15], bytes[16], bytes[17]] = first.to_be_bytes();
+    [bytes[18], bytes[19]] = len.to_be_bytes();
+}
