@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::compare;
 use crate::engine_bench;
 use crate::generate;
+use crate::merge;
 use crate::plot;
 use crate::report::Run;
 use crate::send;
@@ -23,6 +25,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Measures Weft as it runs, with ports: beside testpmd on the same file, and against a sender.
+    Compare(Box<compare::Args>),
     /// Plays a capture into a DPDK port at a given rate, and looks at what comes back.
     Send(Box<send::Args>),
     /// Measures the engine: nanoseconds a packet through the real pipeline, from memory.
@@ -40,6 +44,8 @@ pub enum Command {
         #[arg(long)]
         csv: bool,
     },
+    /// Makes one run of several, of one machine and one day, as JSON and CSV.
+    Merge(merge::Args),
     /// Draws a recorded run: SVG and PNG of each plot it has rows for, with its conditions.
     Plot {
         /// The run's JSON file.
@@ -63,7 +69,9 @@ impl Cli {
     /// Whatever kept it from being done, in one sentence.
     pub fn run(&self) -> anyhow::Result<()> {
         match &self.command {
+            Command::Compare(args) => compare::run(args),
             Command::Send(args) => send::run(args),
+            Command::Merge(args) => merge::run(args),
             Command::Engine(options) => engine_bench::run(options),
             Command::Floor(options) => engine_bench::run_floor(options),
             Command::Gen(args) => args.run(),

@@ -7,12 +7,14 @@
 pub mod alloc;
 pub mod arena;
 pub mod cli;
+pub mod compare;
 pub mod engine_bench;
 pub mod floor;
 pub mod generate;
 pub mod histogram;
 pub mod machine;
 pub mod measure;
+pub mod merge;
 pub mod number;
 pub mod pages;
 pub mod plot;

@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
-use rustix::thread::CpuSet;
 
 pub use self::rate::Rate;
 pub use self::trial::{Back, Latency, Setup, Trial};
@@ -97,9 +96,7 @@ impl Args {
 
 /// The last CPU that this process may use.
 fn last_cpu() -> u32 {
-    let set = rustix::thread::sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
-    let last = (0..CpuSet::MAX_CPU).rev().find(|cpu| set.is_set(*cpu));
-    last.and_then(|cpu| u32::try_from(cpu).ok()).unwrap_or(0)
+    crate::machine::cpus().last().and_then(|cpu| u32::try_from(*cpu).ok()).unwrap_or(0)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

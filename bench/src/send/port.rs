@@ -171,7 +171,7 @@ impl Ports {
             *self.eal.run(vec![here])?.first().context("the sender ended without a word")?
         };
         let mut received = core::mem::take(&mut self.sink.received);
-        received.close(sent.end);
+        received.close(sent.end, sent.offered);
         Ok((sent, receive.then_some(received)))
     }
 }

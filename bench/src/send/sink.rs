@@ -18,11 +18,25 @@ pub struct Received {
     pub reordered: u64,
     /// Cycles between two bursts, or the last one and the end.
     pub longest_gap: u64,
+    /// The same, without the time in which the sink itself did not run.
+    pub longest_silence: u64,
+    /// Cycles between two polls of the sink: for so long it was held up.
+    pub longest_hold: u64,
+    /// Packets with successive numbers, none of which came.
+    pub longest_loss: u64,
     /// Cycles from stamp to reception.
     pub latency: Histogram,
-    last: Option<u64>,
+    /// When something came last.
+    heard: Option<u64>,
+    /// Of the time since, what the sink did not run.
+    held: u64,
+    /// When the sink polled last.
+    polled: Option<u64>,
     next: u64,
 }
+
+/// Between two polls of a sink that runs there are fewer cycles: about 10 µs. A full burst takes less.
+const RUNNING: u64 = 25_000;
 
 impl Received {
     /// Counts a frame received at `now` in the trial `trial`.
@@ -32,6 +46,7 @@ impl Received {
             if stamp.trial == trial {
                 self.latency.record(now.saturating_sub(stamp.cycles));
                 self.reordered += u64::from(stamp.number < self.next);
+                self.longest_loss = self.longest_loss.max(stamp.number.saturating_sub(self.next));
                 self.next = self.next.max(stamp.number + 1);
             } else if is_ours(stamp.trial, trial) {
                 self.stale += 1;
@@ -42,18 +57,36 @@ impl Received {
         self.bytes += length as u64;
     }
 
-    /// Notes that something came at `now`.
+    /// Notes a poll at `now`, and whether it brought anything.
     #[inline]
-    fn heard(&mut self, now: u64) {
-        if let Some(last) = self.last.replace(now) {
-            self.longest_gap = self.longest_gap.max(now.saturating_sub(last));
+    fn polled(&mut self, now: u64, heard: bool) {
+        if let Some(polled) = self.polled.replace(now) {
+            let since = now.saturating_sub(polled);
+            if since > RUNNING {
+                self.held += since;
+                self.longest_hold = self.longest_hold.max(since);
+            }
+        }
+        if heard {
+            self.gap(now);
+            self.heard = Some(now);
+            self.held = 0;
         }
     }
 
-    /// Ends the trial whose last packet was offered at `end`.
-    pub fn close(&mut self, end: u64) {
-        if let Some(last) = self.last {
-            self.longest_gap = self.longest_gap.max(end.saturating_sub(last));
+    fn gap(&mut self, now: u64) {
+        if let Some(heard) = self.heard {
+            let gap = now.saturating_sub(heard);
+            self.longest_gap = self.longest_gap.max(gap);
+            self.longest_silence = self.longest_silence.max(gap.saturating_sub(self.held));
+        }
+    }
+
+    /// Ends the trial whose last packet was offered at `end`, as number `offered - 1`.
+    pub fn close(&mut self, end: u64, offered: u64) {
+        self.gap(end);
+        if self.next > 0 {
+            self.longest_loss = self.longest_loss.max(offered.saturating_sub(self.next));
         }
     }
 }
@@ -84,6 +117,7 @@ impl Sink {
     #[inline]
     pub fn poll(&mut self, now: u64) -> bool {
         if self.queue.receive(&mut self.burst) == 0 {
+            self.received.polled(now, false);
             return false;
         }
         for place in 0..self.burst.len() {
@@ -92,7 +126,7 @@ impl Sink {
             let frame = self.burst.bytes(place);
             self.received.count(frame, self.burst.wire_len(place), stamps, now);
         }
-        self.received.heard(now);
+        self.received.polled(now, true);
         self.burst.clear();
         true
     }
@@ -114,7 +148,7 @@ mod tests {
         let trial = 0xaaa_003;
         for (number, sent, now) in [(0, 100, 150), (2, 110, 170), (1, 105, 180)] {
             received.count(&frame(trial, number, sent), 32, Some(trial), now);
-            received.heard(now);
+            received.polled(now, true);
         }
         received.count(&frame(trial - 1, 9, 1), 32, Some(trial), 190);
         // What bears no stamp of ours is a packet like any other.
@@ -123,8 +157,19 @@ mod tests {
         assert_eq!((received.packets, received.bytes), (5, 96 + 40 + 32));
         assert_eq!((received.stale, received.reordered, received.latency.count()), (1, 1, 3));
         assert_eq!((received.latency.least(), received.latency.greatest()), (Some(50), Some(75)));
-        assert_eq!(received.longest_gap, 20);
-        received.close(1000);
-        assert_eq!(received.longest_gap, 820);
+        assert_eq!((received.longest_gap, received.longest_loss), (20, 1));
+        received.close(1000, 13);
+        assert_eq!((received.longest_gap, received.longest_loss), (820, 10));
+    }
+
+    #[test]
+    fn a_silence_does_not_count_the_time_for_which_the_sink_was_held_up() {
+        let mut received = Received::default();
+        for (now, heard) in [(0, true), (900_000, false), (910_000, false), (920_000, true), (940_000, true)]
+        {
+            received.polled(now, heard);
+        }
+        assert_eq!((received.longest_gap, received.longest_hold), (920_000, 900_000));
+        assert_eq!(received.longest_silence, 20_000);
     }
 }

@@ -61,6 +61,12 @@ pub struct Back {
     pub pps: f64,
     /// The longest time between two packets received, or between the last one and the end of sending.
     pub longest_gap_us: f64,
+    /// The same without the time in which the receiver itself did not run: what is left is not its own doing.
+    pub longest_silence_us: f64,
+    /// The longest time for which the receiver did not run.
+    pub longest_hold_us: f64,
+    /// The most packets in a row that were lost, as far as stamps tell.
+    pub longest_loss: u64,
     /// Of stamped packets, how many came after a later one.
     pub reordered: u64,
     /// Time from making a packet's burst to receiving it; `None` where no stamp came back.
@@ -99,6 +105,7 @@ impl Latency {
 impl Back {
     /// What a sink received, of so many packets offered in so many seconds.
     pub fn of(received: &Received, offered: u64, seconds: f64, cycles_a_second: u64) -> Self {
+        let us = |cycles: u64| float(cycles) * 1e6 / float(cycles_a_second);
         let lost = offered.saturating_sub(received.packets);
         Self {
             packets: received.packets,
@@ -107,7 +114,10 @@ impl Back {
             lost,
             loss: if offered == 0 { 0.0 } else { float(lost) / float(offered) },
             pps: float(received.packets) / seconds,
-            longest_gap_us: float(received.longest_gap) * 1e6 / float(cycles_a_second),
+            longest_gap_us: us(received.longest_gap),
+            longest_silence_us: us(received.longest_silence),
+            longest_hold_us: us(received.longest_hold),
+            longest_loss: received.longest_loss,
             reordered: received.reordered,
             latency: Latency::of(&received.latency, cycles_a_second),
         }
@@ -139,7 +149,11 @@ impl fmt::Display for Trial {
         if back.reordered > 0 {
             write!(f, "; {} came after a later one", back.reordered)?;
         }
-        write!(f, "\ngap       {:.1} us at most between two packets", back.longest_gap_us)?;
+        write!(
+            f,
+            "\ngap       {:.1} us at most between two packets, {:.1} us without what held up the receiver",
+            back.longest_gap_us, back.longest_silence_us
+        )?;
         match &back.latency {
             Some(l) => write!(
                 f,
