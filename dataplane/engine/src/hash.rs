@@ -5,21 +5,22 @@
 //! made from the configured seed, so that two appliances agree on every stateless packet.
 //!
 //! How: the five words of a flow go through NH (the inner hash of UMAC, RFC 4418 section 5.2, with 64-bit
-//! words and 128-bit sums); its 128 bits go through a multilinear hash with 128-bit keys of which the upper
+//! words and 128-bit sums). For Maglev its 128 bits go through a multilinear hash with 128-bit keys of which the upper
 //! 64 bits are kept (Dietzfelbinger 1996; Lemire and Kaser, "Strongly universal string hashing is fast",
-//! 2014, theorem 1); a fixed bijection then mixes the bits. A token is one word and needs the multilinear
-//! part only. In the flow table an IPv4 5-tuple is two words, and NH one product of them, under a key of its own.
+//! 2014, theorem 1); a fixed bijection then mixes the bits. In the tables they are scrambled instead ([`ipc::scramble`]),
+//! and an IPv4 5-tuple is two words, NH one product of them, under a key of its own. A token is one word and is
+//! scrambled as it is.
 //!
 //! Bound, over the choice of the key, for any two different inputs chosen without knowing it: NH maps both to
-//! one 128-bit value with probability at most 2^-64, and the multilinear part maps two different values to
-//! one with probability 2^-64. The bijection adds nothing. So two flows share all 64 bits with probability at
-//! most 2^-63, two tokens with at most 2^-64, and a false match in a line of the flow table (47 bits of
-//! fingerprint of 16 candidates at most) is rarer than 2^-42 a new flow: the fingerprint is cut after a
-//! bijection that is not linear, and is taken to behave as a random one. The bijection is what spreads
+//! one 128-bit value with probability at most 2^-64, and what follows maps two different values to one as rarely as
+//! random words are equal (proven for the multilinear part: 2^-64). So two flows share all 64 bits with probability
+//! about 2^-63, two tokens with 2^-64, and a false match in a line of the flow table (47 bits of fingerprint of 16
+//! candidates at most) is rarer than 2^-42 a new flow. The bijection and the scrambling are what spreads
 //! regular inputs (a scan of ports, one /64) over the lines, where a linear hash alone would leave their
 //! regularity.
 
 use ipc::id::PoolId;
+use ipc::scramble::{KEYS, scramble};
 use packet::{Flow, Token, Words};
 use sha2::{Digest, Sha256};
 
@@ -27,9 +28,10 @@ use sha2::{Digest, Sha256};
 #[derive(Clone)]
 pub struct HashKey {
     nh: [u64; 6],
-    nh4: [u64; 2],
     fold: [u128; 3],
-    token: [u128; 2],
+    nh4: [u64; 2],
+    flows: [u128; KEYS],
+    tokens: [u128; KEYS],
 }
 
 impl core::fmt::Debug for HashKey {
@@ -49,17 +51,18 @@ impl HashKey {
         Self::expand(b"weft maglev key 1", &seed.to_be_bytes())
     }
 
-    /// The hash of a flow in the flow table. Not that of [`HashKey::flow`]: IPv4 addresses fit one word, and every
-    /// packet pays for each.
-    #[inline]
+    /// The hash of a flow in the flow table. Every packet pays for it, so it is not that of [`HashKey::flow`], which
+    /// other appliances must agree with.
+    #[inline(always)]
     pub fn entry(&self, words: Words) -> u64 {
-        match words {
+        let nh = match words {
             Words::V4([w0, w1]) => {
                 let [k0, k1] = self.nh4;
-                self.fold(pair(w0, k0, w1, k1))
+                pair(w0, k0, w1, k1)
             }
-            Words::V6(words) => self.words(&words),
-        }
+            Words::V6(words) => self.nh(&words),
+        };
+        scramble(nh, &self.flows)
     }
 
     /// The hash of a flow: all bits of its 5-tuple and family. Stable for ever under one key: Maglev's.
@@ -71,22 +74,20 @@ impl HashKey {
     /// The hash of a token within a pool.
     #[inline]
     pub fn token(&self, token: Token, pool: PoolId) -> u64 {
-        let word = u128::from(pool.0) << 32 | u128::from(token.0);
-        let [times, plus] = self.token;
-        mix(upper(times.wrapping_mul(word).wrapping_add(plus)))
+        scramble(u128::from(pool.0) << 32 | u128::from(token.0), &self.tokens)
     }
 
-    /// NH over five words and a zero, then the multilinear fold, then the bijection.
-    #[inline]
-    fn words(&self, words: &[u64; 5]) -> u64 {
+    /// NH over five words and a zero.
+    #[inline(always)]
+    fn nh(&self, words: &[u64; 5]) -> u128 {
         let [w0, w1, w2, w3, w4] = *words;
         let [k0, k1, k2, k3, k4, k5] = self.nh;
-        self.fold(pair(w0, k0, w1, k1).wrapping_add(pair(w2, k2, w3, k3)).wrapping_add(pair(w4, k4, 0, k5)))
+        pair(w0, k0, w1, k1).wrapping_add(pair(w2, k2, w3, k3)).wrapping_add(pair(w4, k4, 0, k5))
     }
 
-    /// The multilinear fold of NH's 128 bits, then the bijection.
-    #[inline]
-    fn fold(&self, nh: u128) -> u64 {
+    /// NH, then the multilinear fold of its 128 bits, then the bijection.
+    fn words(&self, words: &[u64; 5]) -> u64 {
+        let nh = self.nh(words);
         let [high, low, plus] = self.fold;
         let fold = high
             .wrapping_mul(u128::from(upper(nh)))
@@ -110,8 +111,9 @@ impl HashKey {
         Self {
             nh: core::array::from_fn(|_| upper(word())),
             fold: core::array::from_fn(|_| word()),
-            token: core::array::from_fn(|_| word()),
             nh4: core::array::from_fn(|_| upper(word())),
+            flows: core::array::from_fn(|_| word()),
+            tokens: core::array::from_fn(|_| word()),
         }
     }
 }

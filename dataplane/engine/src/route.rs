@@ -49,7 +49,7 @@ pub(crate) struct Route {
     pub(crate) port: PortId,
     /// The longest IP packet that may leave this way.
     pub(crate) room: u16,
-    /// The sum of the outer IPv4 header's words, as it stands in the head.
+    /// The sum of the outer IPv4 header's words from the fourth on; those before are a packet's own.
     pub(crate) sum: u16,
 }
 
@@ -155,7 +155,7 @@ fn make(
             for at in [2, 3, 10, 11] {
                 put(&mut header, at, &[0]);
             }
-            route.sum = sum(&header);
+            route.sum = sum(header.get(6..)?);
             route.kind = if inner == Family::V4 { Kind::V4OverV4 } else { Kind::V6OverV4 };
             route.room = mtu.checked_sub(20)?;
             put(&mut route.head, 0, &ethernet::header(to, from, ethernet::IPV4));
@@ -188,9 +188,9 @@ fn put(head: &mut [u8], at: usize, bytes: &[u8]) {
     }
 }
 
-/// The ones' complement sum of a header's words (RFC 1071), folded.
-fn sum(header: &[u8; ipv4::HEADER_LEN]) -> u16 {
-    let words = header.as_chunks::<2>().0.iter().map(|word| u32::from(u16::from_be_bytes(*word)));
+/// The ones' complement sum of words as they lie there (RFC 1071 section 2), folded.
+fn sum(bytes: &[u8]) -> u16 {
+    let words = bytes.as_chunks::<2>().0.iter().map(|word| u32::from(u16::from_le_bytes(*word)));
     let sum = words.sum::<u32>();
     let folded = (sum & 0xffff) + (sum >> 16);
     u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap_or(u16::MAX)

@@ -2,7 +2,8 @@
 //! options or extension headers, no fragment, all of it in one buffer.
 //!
 //! Why it exists beside [`crate::parse`]: a packet of an established flow needs six fields of its headers, and the walk
-//! that can read every packet costs more than all else that is done for it.
+//! that can read every packet costs more than all else that is done for it. For the same reason words stay as they lie in
+//! the frame, read as little-endian numbers.
 //!
 //! **Invariant:** whatever is read here, [`crate::parse`] reads the same way; a frame it would refuse, or in which
 //! anything is unusual, is left to it. A test holds one against the other.
@@ -20,33 +21,35 @@ pub const FRAME6: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN + tcp::HEADER_
 /// A whole TCP segment over IPv4 that no router may fragment, as nearly all are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Brief4 {
-    /// The source address, its first octet the most significant.
-    pub source: u32,
-    /// The destination address.
-    pub destination: u32,
-    /// The source port and, below it, the destination port.
+    /// The eight bytes from the Ethernet type on: type, version and header length, type of service, total length,
+    /// identification.
+    pub head: u64,
+    /// Both addresses, the source's in the lower half.
+    pub addresses: u64,
+    /// Both ports, the source's in the lower half.
     pub ports: u32,
     /// Bytes of the IP packet.
     pub len: u16,
     /// The TCP flags.
     pub flags: Flags,
-    own: u32,
 }
 
 /// A whole TCP segment over IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Brief6 {
+    /// The first eight bytes of the IP header: version, traffic class, flow label, payload length, next header, hop
+    /// limit.
+    pub head: u64,
     /// The source address.
     pub source: u128,
     /// The destination address.
     pub destination: u128,
-    /// The source port and, below it, the destination port.
+    /// Both ports, the source's in the lower half.
     pub ports: u32,
     /// Bytes of the IP packet, its header included.
     pub len: u16,
     /// The TCP flags.
     pub flags: Flags,
-    own: u32,
 }
 
 impl Brief4 {
@@ -54,40 +57,26 @@ impl Brief4 {
     #[inline(always)]
     pub fn read(frame: &[u8]) -> Option<Self> {
         let bytes: &[u8; FRAME4] = frame.first_chunk()?;
-        // Ethernet type, version 4, a header of 20 bytes, any type of service.
-        let first = word(bytes, 12);
-        // Don't fragment, and no fragment; any TTL; TCP.
-        let third = word(bytes, 20);
-        if first >> 8 != 0x0008_0045 || third & 0x7fff_00ff != 0x4000_0006 {
+        let head = long(bytes, 12);
+        // IPv4, a header of 20 bytes. Don't fragment, and no fragment; TCP.
+        let usual = head & 0xff_ffff == 0x45_0008 && long(bytes, 20) & 0xff00_ff7f == 0x0600_0040;
+        if !usual {
             return None;
         }
-        let second = word(bytes, 16);
-        let [len, offset] = [second >> 16, word(bytes, 46)];
-        let header_len = (offset >> 28) * 4;
+        let [_, _, _, _, high, low, ..] = head.to_le_bytes();
+        let len = u16::from_be_bytes([high, low]);
+        let (header_len, flags) = offset_and_flags(bytes[46], bytes[47]);
         // The TCP header is within the packet, the packet within the frame.
-        if header_len < 20 || 20 + header_len > len || 14 + len as usize > frame.len() {
+        if header_len < 20 || 20 + header_len > usize::from(len) || 14 + usize::from(len) > frame.len() {
             return None;
         }
-        Some(Self {
-            source: word(bytes, 26),
-            destination: word(bytes, 30),
-            ports: word(bytes, 34),
-            len: low(len),
-            flags: Flags(byte(offset >> 16)),
-            own: (first & 0xff) << 16 | second & 0xffff,
-        })
+        Some(Self { head, addresses: long(bytes, 26), ports: word(bytes, 34), len, flags })
     }
 
     /// What [`crate::Flow::short_words`] gives for it.
-    #[inline]
+    #[inline(always)]
     pub fn words(&self) -> Words {
-        Words::v4(self.source, self.destination, tcp::PROTOCOL, self.ports)
-    }
-
-    /// What an outer header takes from it: the type of service in the upper half, the identification in the lower.
-    #[inline]
-    pub const fn own(&self) -> u32 {
-        self.own
+        Words::v4(self.addresses, self.ports, tcp::PROTOCOL)
     }
 }
 
@@ -96,61 +85,53 @@ impl Brief6 {
     #[inline(always)]
     pub fn read(frame: &[u8]) -> Option<Self> {
         let bytes: &[u8; FRAME6] = frame.first_chunk()?;
-        // Ethernet type and version 6; then payload length and TCP.
-        let second = word(bytes, 18);
-        if word(bytes, 12) >> 12 != 0x8_6dd6 || second >> 8 & 0xff != 6 {
+        let head = long(bytes, 14);
+        // IPv6, TCP behind its header.
+        if word(bytes, 12) & 0xf0_ffff != 0x60_dd86 || head & 0xff_0000_0000_00f0 != 0x06_0000_0000_0060 {
             return None;
         }
-        let [payload_len, offset] = [second >> 16, word(bytes, 66)];
-        let header_len = (offset >> 28) * 4;
+        let [_, _, _, _, high, low, ..] = head.to_le_bytes();
+        let payload_len = usize::from(u16::from_be_bytes([high, low]));
+        let (header_len, flags) = offset_and_flags(bytes[66], bytes[67]);
+        let is_whole = header_len >= 20
+            && header_len <= payload_len
+            && ipv6::HEADER_LEN + 14 + payload_len <= frame.len();
+        if !is_whole {
+            return None;
+        }
         // What is longer with its header than 16 bits can say is left to the walk.
-        let is_within = header_len >= 20 && header_len <= payload_len && payload_len <= 0xffff - 40;
-        if !is_within || 54 + payload_len as usize > frame.len() {
-            return None;
-        }
-        Some(Self {
-            source: address(bytes, 22),
-            destination: address(bytes, 38),
-            ports: word(bytes, 54),
-            len: low(40 + payload_len),
-            flags: Flags(byte(offset >> 16)),
-            own: word(bytes, 14),
-        })
+        let len = u16::try_from(ipv6::HEADER_LEN + payload_len).ok()?;
+        let (source, destination) = (address(bytes, 22), address(bytes, 38));
+        Some(Self { head, source, destination, ports: word(bytes, 54), len, flags })
     }
 
     /// What [`crate::Flow::short_words`] gives for it.
-    #[inline]
+    #[inline(always)]
     pub fn words(&self) -> Words {
-        Words::v6(self.source, self.destination, tcp::PROTOCOL, self.ports)
-    }
-
-    /// What an outer header takes from it: the first word, which is version, traffic class and flow label.
-    #[inline]
-    pub const fn own(&self) -> u32 {
-        self.own
+        Words::v6(self.source, self.destination, self.ports, tcp::PROTOCOL)
     }
 }
 
-/// Four bytes of a header, at a constant place: the compiler sees that they are there.
+/// Bytes of the TCP header, and its flags.
+#[inline(always)]
+fn offset_and_flags(offset: u8, flags: u8) -> (usize, Flags) {
+    (usize::from(offset >> 4) * 4, Flags(flags))
+}
+
+/// Four bytes at a constant place: the compiler sees that they are there.
 #[inline(always)]
 fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |four| u32::from_be_bytes(*four))
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |four| u32::from_le_bytes(*four))
+}
+
+/// The same, eight.
+#[inline(always)]
+fn long<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |eight| u64::from_le_bytes(*eight))
 }
 
 /// The same, sixteen.
 #[inline(always)]
 fn address<const N: usize>(bytes: &[u8; N], at: usize) -> u128 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |octets| u128::from_be_bytes(*octets))
-}
-
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
-const fn low(word: u32) -> u16 {
-    word as u16
-}
-
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the lowest byte is what is asked for")]
-const fn byte(word: u32) -> u8 {
-    word as u8
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |octets| u128::from_le_bytes(*octets))
 }

@@ -120,31 +120,34 @@ pub struct Flow {
 }
 
 /// A 5-tuple in words for hashing: two of a family are equal only if their words are.
+///
+/// The words are the headers' bytes as they lie there, read as little-endian numbers, so that nobody has to turn them
+/// round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Words {
-    /// Both addresses; then protocol and ports.
+    /// Source and destination; then ports and protocol.
     V4([u64; 2]),
-    /// Halves of the source, halves of the destination; then protocol and ports.
+    /// Halves of the source, halves of the destination; then ports and protocol.
     V6([u64; 5]),
 }
 
 impl Words {
-    /// Those of two IPv4 addresses.
-    #[inline]
-    pub fn v4(source: u32, destination: u32, protocol: u8, ports: u32) -> Self {
-        Self::V4([u64::from(source) << 32 | u64::from(destination), rest(protocol, ports)])
+    /// Those of two IPv4 addresses, which lie behind one another as the ports do.
+    #[inline(always)]
+    pub fn v4(addresses: u64, ports: u32, protocol: u8) -> Self {
+        Self::V4([addresses, rest(ports, protocol)])
     }
 
     /// Those of two IPv6 addresses.
-    #[inline]
-    pub fn v6(source: u128, destination: u128, protocol: u8, ports: u32) -> Self {
-        let ([a, b], [c, d]) = (halves(source), halves(destination));
-        Self::V6([a, b, c, d, rest(protocol, ports)])
+    #[inline(always)]
+    pub fn v6(source: u128, destination: u128, ports: u32, protocol: u8) -> Self {
+        let ([b, a], [d, c]) = (halves(source), halves(destination));
+        Self::V6([a, b, c, d, rest(ports, protocol)])
     }
 }
 
-#[inline]
-fn rest(protocol: u8, ports: u32) -> u64 {
+#[inline(always)]
+fn rest(ports: u32, protocol: u8) -> u64 {
     u64::from(protocol) << 32 | u64::from(ports)
 }
 
@@ -152,14 +155,18 @@ impl Flow {
     /// The shortest words that tell it from other flows of its family.
     #[inline]
     pub fn short_words(&self) -> Words {
-        let ports = u32::from(self.source_port) << 16 | u32::from(self.destination_port);
+        let [a, b] = self.source_port.to_be_bytes();
+        let [c, d] = self.destination_port.to_be_bytes();
+        let ports = u32::from_le_bytes([a, b, c, d]);
         match self.family {
             Family::V4 => {
-                let [source, destination] =
-                    [self.source, self.destination].map(|address| u32::from_be_bytes(address.v4_octets()));
-                Words::v4(source, destination, self.protocol, ports)
+                let [source, destination] = [self.source, self.destination]
+                    .map(|address| u64::from(u32::from_le_bytes(address.v4_octets())));
+                Words::v4(destination << 32 | source, ports, self.protocol)
             }
-            Family::V6 => Words::v6(self.source.0, self.destination.0, self.protocol, ports),
+            Family::V6 => {
+                Words::v6(self.source.0.swap_bytes(), self.destination.0.swap_bytes(), ports, self.protocol)
+            }
         }
     }
 

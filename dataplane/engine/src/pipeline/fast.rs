@@ -20,7 +20,7 @@ use ipc::id::{BackendId, VipId};
 use ipc::limits::MAX_PORTS;
 use ipc::reason::Reason;
 use packet::brief::{Brief4, Brief6};
-use packet::{Address, Family, Flags, Words, ethernet, tcp};
+use packet::{Address, Family, Flags, Words, ethernet, ipv4, ipv6, tcp};
 
 use super::Context;
 use crate::frames::Frames;
@@ -32,8 +32,8 @@ use crate::verdict::{Action, Verdict};
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fast {
     hash: u64,
-    /// What the outer header takes from the inner one: see [`Brief4::own`] and [`Brief6::own`].
-    own: u32,
+    /// What an outer header takes from the inner one: [`Brief4::head`] or [`Brief6::head`].
+    head: u64,
     service: Service,
     /// Bytes of the IP packet.
     len: u16,
@@ -56,6 +56,9 @@ const MAC: u64 = u64::from_be_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
 
 /// TCP flags of packets that are not the established flow's usual ones.
 const UNUSUAL: Flags = Flags::SYN.with(Flags::FIN).with(Flags::RST);
+
+/// The flow label in [`Brief6::head`].
+const FLOW_LABEL: u64 = u64::from_le_bytes([0, 0x0f, 0xff, 0xff, 0, 0, 0, 0]);
 
 /// What one burst's packets are compared with.
 pub(super) struct Scene {
@@ -109,31 +112,31 @@ impl Scene {
 
     #[inline(always)]
     fn look4(&mut self, brief: &Brief4, wire_len: usize, fast: &mut Fast, cx: &Context<'_>) -> bool {
-        let key = u64::from(brief.destination) << 16 | u64::from(brief.ports & 0xffff);
+        let key = brief.addresses >> 32 << 16 | u64::from(brief.ports >> 16);
         if key != self.last4.0 {
-            let Some(service) =
-                ask(Address::from_v4(brief.destination.to_be_bytes()), brief.ports, Family::V4, cx)
-            else {
+            let [.., a, b, c, d] = brief.addresses.to_le_bytes();
+            let Some(service) = ask(Address::from_v4([a, b, c, d]), brief.ports, Family::V4, cx) else {
                 return false;
             };
             self.last4 = (key, service);
         }
         remember(fast, self.last4.1, brief.words(), wire_len, brief.len, cx);
-        fast.own = brief.own();
+        fast.head = brief.head;
         !brief.flags.any(UNUSUAL)
     }
 
     #[inline(always)]
     fn look6(&mut self, brief: &Brief6, wire_len: usize, fast: &mut Fast, cx: &Context<'_>) -> bool {
-        let port = brief.ports & 0xffff;
+        let port = brief.ports >> 16;
         if (brief.destination, port) != (self.last6.0, self.last6.1) {
-            let Some(service) = ask(Address(brief.destination), brief.ports, Family::V6, cx) else {
+            let Some(service) = ask(Address(brief.destination.swap_bytes()), brief.ports, Family::V6, cx)
+            else {
                 return false;
             };
             self.last6 = (brief.destination, port, service);
         }
         remember(fast, self.last6.2, brief.words(), wire_len, brief.len, cx);
-        fast.own = brief.own();
+        fast.head = brief.head;
         !brief.flags.any(UNUSUAL)
     }
 }
@@ -152,7 +155,7 @@ fn remember(fast: &mut Fast, service: Service, words: Words, received: usize, le
 /// The service of an address and port.
 #[inline(never)]
 fn ask(address: Address, ports: u32, family: Family, cx: &Context<'_>) -> Option<Service> {
-    let [_, _, high, low] = ports.to_be_bytes();
+    let [_, _, high, low] = ports.to_le_bytes();
     let port = u16::from_be_bytes([high, low]);
     let id = cx.snapshot.service_at(&ServiceKey { address, port, protocol: tcp::PROTOCOL, family })?;
     let routes = cx.snapshot.routes().set(cx.snapshot.vip(id)?.forward, family)?;
@@ -279,19 +282,19 @@ impl Fast {
     fn rewrite<F: Frames>(&self, route: &Route, frames: &mut F, index: usize) -> Option<u64> {
         let frame_len = ethernet::HEADER_LEN as u64 + u64::from(self.len);
         if route.kind == Kind::V4OverV4 {
-            let [tos, id] = [self.own >> 16, self.own & 0xffff];
-            over_v4(self.grow(frames, index, HEAD4 - 14)?.first_chunk_mut()?, route, self.len, tos, id);
+            over_v4(self.grow(frames, index, HEAD4 - 14)?.first_chunk_mut()?, route, self.len, self.head);
             return Some(frame_len + 20);
         }
         match route.kind {
             Kind::V6OverV4 => {
-                let tos = self.own >> 20 & 0xff;
-                over_v4(self.grow(frames, index, HEAD4 - 14)?.first_chunk_mut()?, route, self.len, tos, 0);
+                let [first, second, ..] = self.head.to_le_bytes();
+                let head = u64::from_le_bytes([0x08, 0, 0x45, first << 4 | second >> 4, 0, 0, 0, 0]);
+                over_v4(self.grow(frames, index, HEAD4 - 14)?.first_chunk_mut()?, route, self.len, head);
                 Some(frame_len + 20)
             }
             // Without a flow label of its own it gets one of the flow's hash.
-            Kind::V6OverV6 if self.own & 0x000f_ffff != 0 => {
-                over_v6(self.grow(frames, index, HEAD - 14)?.first_chunk_mut()?, route, self.len, self.own);
+            Kind::V6OverV6 if self.head & FLOW_LABEL != 0 => {
+                over_v6(self.grow(frames, index, HEAD - 14)?.first_chunk_mut()?, route, self.len, self.head);
                 Some(frame_len + 40)
             }
             Kind::L2dsr => {
@@ -328,27 +331,31 @@ impl Fast {
     }
 }
 
-/// Ethernet and outer IPv4 headers: the route's, with what is the packet's own.
+/// Ethernet and outer IPv4 headers: the route's, with what is the packet's own. `head` is as [`Brief4::head`] says.
 #[inline(always)]
-fn over_v4(bytes: &mut [u8; HEAD4], route: &Route, len: u16, tos: u32, id: u32) {
-    let outer_len = u32::from(len.wrapping_add(20));
-    let sum = u32::from(route.sum) + tos + outer_len + id;
+#[expect(clippy::cast_possible_truncation, reason = "a sum of 16-bit words, folded")]
+fn over_v4(bytes: &mut [u8; HEAD4], route: &Route, len: u16, head: u64) {
+    let outer_len = u64::from(len.wrapping_add(20).swap_bytes());
+    // The sum of the header's words does not depend on the order of bytes (RFC 1071 section 2).
+    let sum = u64::from(route.sum) + (head >> 16 & 0xffff) + outer_len + (head >> 48);
     let folded = (sum & 0xffff) + (sum >> 16);
-    let [_, _, high, low] = (!((folded & 0xffff) + (folded >> 16))).to_be_bytes();
-    if let Some(head) = route.head.first_chunk() {
-        *bytes = *head;
+    let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
+    if let Some(template) = route.head.first_chunk() {
+        *bytes = *template;
     }
-    // Ethernet type, version and header length, then what is the packet's.
-    let own = 0x0800_4500_0000_0000 | u64::from(tos) << 32 | u64::from(outer_len) << 16 | u64::from(id);
+    let own = head & 0xffff_0000_ffff_ffff | outer_len << 32;
     [bytes[12], bytes[13], bytes[14], bytes[15], bytes[16], bytes[17], bytes[18], bytes[19]] =
-        own.to_be_bytes();
-    [bytes[24], bytes[25]] = [high, low];
+        own.to_le_bytes();
+    [bytes[24], bytes[25]] = checksum.to_le_bytes();
 }
 
-/// Ethernet and outer IPv6 headers before an IPv6 packet. Version, traffic class and flow label are the inner one's.
+/// Ethernet and outer IPv6 headers before an IPv6 packet, whose version, traffic class and flow label they take.
+/// `head` is as [`Brief6::head`] says.
 #[inline(always)]
-fn over_v6(bytes: &mut [u8; HEAD], route: &Route, len: u16, first: u32) {
+fn over_v6(bytes: &mut [u8; HEAD], route: &Route, len: u16, head: u64) {
     *bytes = route.head;
-    [bytes[14], bytes[15], bytes[16], bytes[17]] = first.to_be_bytes();
-    [bytes[18], bytes[19]] = len.to_be_bytes();
+    let next = u64::from(ipv4::IPV6_INSIDE) << 48 | u64::from(ipv6::HOP_LIMIT) << 56;
+    let own = head & 0xffff_ffff | u64::from(len.swap_bytes()) << 32 | next;
+    [bytes[14], bytes[15], bytes[16], bytes[17], bytes[18], bytes[19], bytes[20], bytes[21]] =
+        own.to_le_bytes();
 }
