@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::bail;
+use capture::Resolution;
 use config::{Config, parse_mac};
 use ipc::message::Protocol;
 
@@ -52,6 +53,9 @@ pub struct Args {
     /// Packets a second, by their timestamps.
     #[arg(long, value_name = "PPS", default_value_t = 1_000_000)]
     pub rate: u64,
+    /// Timestamps in microseconds, for programs that read no others (pktgen); in nanoseconds without.
+    #[arg(long)]
+    pub microseconds: bool,
     /// DSS checksums in version 1 too (version 0 has them).
     #[arg(long)]
     pub dss_checksums: bool,
@@ -104,6 +108,7 @@ impl Args {
             packets: self.packets,
             rate: self.rate,
             dss_checksums: self.dss_checksums,
+            resolution: if self.microseconds { Resolution::Microseconds } else { Resolution::Nanoseconds },
             ..Plan::new(profile, self.connections)
         };
         plan.link.source = self.src_mac;

@@ -83,7 +83,7 @@ pub fn write(plan: Plan, path: &Path) -> anyhow::Result<Summary> {
         .with_context(cannot)?;
     let bar = progress(stream.packets());
     let mut hashed = BufWriter::with_capacity(CHUNK, Hashed::new(temporary.as_file_mut()));
-    let mut capture = CaptureWriter::new(&mut hashed, path)?;
+    let mut capture = CaptureWriter::new(&mut hashed, path, plan.resolution)?;
     let mut counted = Counted::default();
     while let Some(packet) = stream.next() {
         capture.write(packet.time, packet.bytes, 0)?;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
+use capture::Resolution;
 use packet::{Address, Family, Key, Version};
 
 use super::collide;
@@ -117,6 +118,8 @@ pub struct Plan {
     pub rate: u64,
     /// Whether version 1 connections use DSS checksums; those of version 0 do, as Linux's did.
     pub dss_checksums: bool,
+    /// What timestamps of a file count.
+    pub resolution: Resolution,
 }
 
 impl Plan {
@@ -137,6 +140,7 @@ impl Plan {
             link: Link { source: [2, 0, 0, 0, 1, 1], destination: [2, 0, 0, 0, 2, 1] },
             rate: 1_000_000,
             dss_checksums: false,
+            resolution: Resolution::default(),
         }
     }
 }

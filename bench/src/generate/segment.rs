@@ -24,6 +24,8 @@ const FURTHER_ADDRESS: u8 = 2;
 const SERVER_ADDRESS: u8 = 5;
 /// What a router says a link takes.
 const SMALL_MTU: u32 = 1400;
+/// Data of the server's packet that it does not take.
+const QUOTED_DATA: u32 = 1400;
 
 /// A connection about to send.
 pub(super) struct Sender<'a> {
@@ -110,19 +112,20 @@ impl Sender<'_> {
             seq: place.server_isn.wrapping_add(1).wrapping_add(low32(self.progress.received[self.path])),
             ack: place.isn.wrapping_add(1).wrapping_add(low32(self.progress.sent[self.path])),
             flags: Flags::ACK,
-            data: 1400,
+            data: wide(QUOTED_DATA),
         };
         let mut options = Options::segment(Some(self.timestamps_of_server()));
         let (client, server) = connection.first_data();
-        let map = Map {
-            sequence: server.wrapping_add(self.progress.data_received),
-            subflow_sequence: low32(self.progress.received[self.path]).wrapping_add(1),
-            len: 1400,
-            checksum: None,
-        };
+        let sequence = server.wrapping_add(self.progress.data_received);
+        let subflow_sequence = low32(self.progress.received[self.path]).wrapping_add(1);
+        let checksum =
+            connection.checksums.then(|| dss_checksum(sequence, subflow_sequence, QUOTED_DATA, out));
+        let map = Map { sequence, subflow_sequence, len: low16(u64::from(QUOTED_DATA)), checksum };
         let ack = client.wrapping_add(self.progress.data_sent);
         options.dss(connection.version, &Dss { ack, map: Some(map), data_fin: false });
-        let (says, kind) = match (round / 3 % 3, v4) {
+        // In turn, and not the same for all connections of a round.
+        let turn = round / 3 + self.tuple;
+        let (says, kind) = match (turn % 3, v4) {
             (0, true) => (([icmp::UNREACHABLE, icmp::FRAGMENTATION_NEEDED], SMALL_MTU), Kind::TooBig),
             (0, false) => (([icmp::V6_PACKET_TOO_BIG, 0], SMALL_MTU), Kind::TooBig),
             (1, true) => (([icmp::UNREACHABLE, 1], 0), Kind::Unreachable),
@@ -132,7 +135,7 @@ impl Sender<'_> {
         };
         // Old routers quote 8 bytes behind the IP header (RFC 792), new ones up to 576 in all (RFC 1812), IPv6's up to
         // 1280 (RFC 4443).
-        let quote = match (v4, round % 2) {
+        let quote = match (v4, turn % 2) {
             (true, 1) => 28,
             (true, _) => 576 - 28,
             (false, _) => 1280 - 48,

@@ -152,7 +152,17 @@ fn expect_ethernet(link: DataLink, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A capture being written: pcap, Ethernet, nanoseconds.
+/// What a pcap file's timestamps count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resolution {
+    /// What every program reads.
+    Microseconds,
+    /// What most programs read, and packets a microsecond apart or less need.
+    #[default]
+    Nanoseconds,
+}
+
+/// A capture being written: pcap, Ethernet.
 pub struct CaptureWriter<W: Write = BufWriter<File>> {
     writer: PcapWriter<W>,
     path: PathBuf,
@@ -165,7 +175,7 @@ impl CaptureWriter {
     /// The file cannot be written.
     pub fn create(path: &Path) -> anyhow::Result<Self> {
         let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Self::new(BufWriter::new(file), path)
+        Self::new(BufWriter::new(file), path, Resolution::default())
     }
 }
 
@@ -174,11 +184,14 @@ impl<W: Write> CaptureWriter<W> {
     ///
     /// # Errors
     /// The head cannot be written.
-    pub fn new(out: W, path: &Path) -> anyhow::Result<Self> {
+    pub fn new(out: W, path: &Path, resolution: Resolution) -> anyhow::Result<Self> {
         let header = PcapHeader {
             snaplen: SNAP_LEN,
             datalink: DataLink::ETHERNET,
-            ts_resolution: TsResolution::NanoSecond,
+            ts_resolution: match resolution {
+                Resolution::Microseconds => TsResolution::MicroSecond,
+                Resolution::Nanoseconds => TsResolution::NanoSecond,
+            },
             endianness: Endianness::Little,
             ..PcapHeader::default()
         };
