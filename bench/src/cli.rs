@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::budget;
+use crate::budget::case::Count;
 use crate::compare;
 use crate::engine_bench;
 use crate::generate;
@@ -60,6 +62,11 @@ pub enum Command {
     },
     /// Holds what came out of Weft to what went in: backends, headers, bytes, spread. Exit code 1 where it fails.
     Verify(Verify),
+    /// Counts instructions, allocations and system calls a packet, and holds them to the committed budget.
+    Budget(budget::Options),
+    /// What `budget` counts in: judges packets of one kind.
+    #[command(hide = true)]
+    Count(Count),
 }
 
 impl Cli {
@@ -90,6 +97,8 @@ impl Cli {
                 Ok(())
             }
             Command::Verify(verify) => verify.run(),
+            Command::Budget(options) => budget::run(options),
+            Command::Count(count) => count.run(),
         }
     }
 }

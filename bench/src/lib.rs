@@ -6,6 +6,7 @@
 
 pub mod alloc;
 pub mod arena;
+pub mod budget;
 pub mod cli;
 pub mod compare;
 pub mod engine_bench;
