@@ -119,10 +119,7 @@ fn every_plot_names_its_series_and_all_its_conditions() {
         ("ns-flows-established-v6", &["Weft's engine", "established v6"]),
         ("ns-tokens", &["tokens: 1 M, 10 M", "Weft's engine"]),
         ("mpps-workers", &["Weft's engine", "in proportion to workers", "none is lost"]),
-        (
-            "mpps-frame",
-            &["PDR over vhost-user", "NDR over vhost-user", "10 Gb/s link", "0.5 % lost <1 s>; none & never"],
-        ),
+        ("mpps-frame", &["PDR", "NDR", "10 Gb/s link", "0.5 % lost <1 s>; none & never"]),
         ("latency", &["99.9 %", "greatest", "loss rule: 0.5 %"]),
     ];
     let expected: BTreeSet<String> =
