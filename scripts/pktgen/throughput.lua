@@ -1,6 +1,6 @@
 -- The most that Weft forwards of a capture with no more than a given share lost, by bisection: PDR, or NDR with WEFT_LOSS=0.
 --
--- weft-bench gen --config scripts/pktgen/one-port.toml ... --out steady.pcap
+-- weft-bench gen --microseconds --config scripts/pktgen/one-port.toml ... --out steady.pcap
 -- pktgen -l 0,1 ... -- -P -m "1.0" -s 0:steady.pcap -f scripts/pktgen/throughput.lua                   (one port)
 -- WEFT_RX=1 pktgen -l 0,1 ... -- -P -m "1.[0-1]" -s 0:steady.pcap -f scripts/pktgen/throughput.lua     (two ports)
 --
