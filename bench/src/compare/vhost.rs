@@ -175,7 +175,9 @@ impl Bed<'_> {
     /// PDR, then NDR; gives the PDR in packets a second.
     fn search(&self, pair: &mut Pair, who: &str, rows: &mut Vec<Row>) -> anyhow::Result<f64> {
         let case = self.case(who);
+        let before = pair.as_weft().map(|weft| weft.counts());
         let most = pair.sender.trial(None, TRIAL)?;
+        let idle = pair.as_weft().zip(before).map(|(weft, before)| weft.counts().since(before).idle());
         // Beyond what goes with waiting, nothing goes without.
         let top = most.trial.offered_pps * 1.1;
         let Args { trials, clean, .. } = *self.args;
@@ -187,7 +189,7 @@ impl Bed<'_> {
             format!("at most 0.5 % lost (median of {trials} one-second trials), rings of {}", self.lab.ring);
         rows.push(Row {
             loss_rule: Some(rule),
-            extra: self.extra(pair, &most, last.take()),
+            extra: self.extra(pair, &most, idle, last.take()),
             ..self.row("vhost_pdr", &case, "mpps", &pdrs)
         });
         let pdr = median(&pdrs) * 1e6;
@@ -197,7 +199,7 @@ impl Bed<'_> {
         let rule = format!("none lost in {clean} of {trials} one-second trials, rings of {}", self.lab.ring);
         rows.push(Row {
             loss_rule: Some(rule),
-            extra: self.extra(pair, &most, last),
+            extra: self.extra(pair, &most, idle, last),
             ..self.row("vhost_ndr", &case, "mpps", &ndrs)
         });
         Ok(pdr)
@@ -236,6 +238,7 @@ impl Bed<'_> {
         &self,
         pair: &mut Pair,
         most: &Outcome,
+        idle: Option<f64>,
         last: Option<Outcome>,
     ) -> serde_json::Map<String, Value> {
         let (sends, receives) = self.lab.senders(1);
@@ -247,6 +250,7 @@ impl Bed<'_> {
             ("packet_pages", json!(crate::pages::name(pair.huge_pages))),
             ("table_pages", json!(tables)),
             ("most_with_waiting_mpps", json!(most.trial.offered_pps / 1e6)),
+            ("weft_idle_polls_at_most", json!(idle)),
             ("last_trial", json!(last.map(|outcome| outcome.trial))),
             ("weft_forwarded_in_all", json!(counts.map(|counts| counts.forwarded))),
             ("weft_dropped_in_all", json!(counts.map(|counts| counts.dropped))),

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 
 use super::lab::{Lab, PATIENCE};
 use super::process::{Program, Thread};
+use crate::number::float;
 
 /// What the workers have counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Counts {
     pub dropped: u64,
     /// Packets that were, by the flow they belong to.
     pub by_flow: u64,
+    /// Polls that brought nothing, and all polls.
+    pub polls: (u64, u64),
 }
 
 impl Counts {
@@ -40,7 +43,13 @@ impl Counts {
             refused: self.refused - before.refused,
             dropped: self.dropped - before.dropped,
             by_flow: self.by_flow - before.by_flow,
+            polls: (self.polls.0 - before.polls.0, self.polls.1 - before.polls.1),
         }
+    }
+
+    /// The share of polls that brought nothing: near 1 where the workers could do more.
+    pub fn idle(&self) -> f64 {
+        float(self.polls.0) / float(self.polls.1.max(1))
     }
 }
 
@@ -111,6 +120,7 @@ impl Weft {
     /// What all workers have counted.
     pub fn counts(&self) -> Counts {
         let counter = |counter| self.counters.counter(counter);
+        let idle = counter(Counter::IdlePolls);
         let drops = Reason::ALL.iter().filter(|reason| reason.is_drop());
         Counts {
             received: counter(Counter::RxPackets),
@@ -118,6 +128,7 @@ impl Weft {
             refused: counter(Counter::TxRefused),
             dropped: drops.map(|reason| self.counters.reason(*reason)).sum(),
             by_flow: self.counters.reason(Reason::Flow),
+            polls: (idle, idle + counter(Counter::BusyPolls)),
         }
     }
 
