@@ -6,7 +6,7 @@ use crate::report::{Row, Run};
 
 use super::axis::{Axis, Scale, count, decimal};
 use super::chart::{Chart, Point, Series};
-use super::lines::{Along, Line, float, lines, series, words};
+use super::lines::{Along, Line, float, lines, series, shared_case, words};
 use super::published::{self, Published};
 use super::scene::{Ink, Stroke};
 
@@ -101,7 +101,7 @@ fn against_tokens(run: &Run) -> Option<Figure> {
     let series = series(&lines, Along::Tokens);
     figure("ns-tokens", !lines.is_empty(), || Chart {
         title: "ns a packet against tokens".to_owned(),
-        subtitle: "Horizontal axis by ratio; lower is better.".to_owned(),
+        subtitle: subtitle(&lines, "Horizontal axis by ratio; lower is better."),
         x: Axis::at_values(
             "tokens in the table",
             Scale::Logarithmic,
@@ -121,6 +121,7 @@ fn follows_flows(line: &Line<'_>) -> bool {
 
 /// Mpps against workers, with a line for twice the workers at twice the rate.
 fn against_workers(run: &Run) -> Option<Figure> {
+    let run = &with_rates(run);
     let lines = lines(run, Along::Workers, |row| row.unit == "mpps");
     let mut series = series(&lines, Along::Workers);
     let first = series.first().and_then(|one| one.points.first().copied().zip(one.points.last().copied()));
@@ -130,7 +131,7 @@ fn against_workers(run: &Run) -> Option<Figure> {
     }
     figure("mpps-workers", !lines.is_empty(), || Chart {
         title: "Mpps against workers".to_owned(),
-        subtitle: "All workers together; higher is better.".to_owned(),
+        subtitle: subtitle(&lines, "All workers together; higher is better."),
         x: Axis::at_values(
             "workers, each on a core",
             Scale::Linear,
@@ -141,6 +142,18 @@ fn against_workers(run: &Run) -> Option<Figure> {
         notes: conditions(run, &lines),
         series,
     })
+}
+
+/// The run with the engine's ns a packet of each of so many threads as Mpps of all of them.
+fn with_rates(run: &Run) -> Run {
+    let rate = |row: &Row| {
+        let threads = float(row.workers.filter(|_| row.figure == "engine" && row.unit == "ns")?);
+        let mpps = |ns: f64| threads * 1e3 / ns;
+        let (median, min, max) = (mpps(row.median), mpps(row.max), mpps(row.min));
+        Some(Row { unit: "mpps".to_owned(), median, min, max, ..row.clone() })
+    };
+    let rates = run.series.iter().filter_map(rate);
+    Run { series: run.series.iter().cloned().chain(rates).collect(), ..run.clone() }
 }
 
 /// Mpps against frame size, with what links carry.
@@ -161,7 +174,7 @@ fn against_frame(run: &Run) -> Option<Figure> {
     let x = values(&series, |point| point.x);
     figure("mpps-frame", !lines.is_empty(), || Chart {
         title: "Mpps against frame size".to_owned(),
-        subtitle: "Horizontal axis by ratio; higher is better.".to_owned(),
+        subtitle: subtitle(&lines, "Horizontal axis by ratio; higher is better."),
         x: Axis::at_values("bytes of a frame, without its check sequence", Scale::Logarithmic, &x, decimal),
         y: Axis::from_zero("Mpps", &values(&series, |point| point.high)),
         notes: conditions(run, &lines),
@@ -191,7 +204,7 @@ fn percentiles(run: &Run) -> Option<Figure> {
     let name = move |at: f64| if at > furthest { "greatest".to_owned() } else { percent(at) };
     figure("latency", !lines.is_empty(), || Chart {
         title: "Latency, there and back".to_owned(),
-        subtitle: "Share of packets that took no longer; lower is better.".to_owned(),
+        subtitle: subtitle(&lines, "Share of packets that took no longer; lower is better."),
         x: Axis::at_values("percentile", Scale::Linear, &places, name),
         y: Axis::ratios("microseconds", &values(&series, |point| point.y)),
         notes: conditions(run, &lines),
@@ -209,6 +222,12 @@ fn percent(nines: f64) -> String {
     let value = 100.0 * (1.0 - 10_f64.powf(-nines));
     let rounded = (value * 10_f64.powf(digits)).round() / 10_f64.powf(digits);
     format!("{rounded} %")
+}
+
+/// What all cases of a chart have in common, and how to read it.
+fn subtitle(lines: &[Line<'_>], reading: &str) -> String {
+    let shared = shared_case(lines);
+    if shared.is_empty() { reading.to_owned() } else { format!("{shared}. {reading}") }
 }
 
 /// A line to compare with, which this run did not measure.

@@ -31,6 +31,8 @@ pub(crate) struct Line<'a> {
 
 /// Parts of a key that always part lines; the others do where they must.
 const ALWAYS: usize = 5;
+/// The part of a key that is the case.
+const CASE: usize = 1;
 
 /// Where a row lies along an axis.
 fn place(row: &Row, along: Along) -> Option<f64> {
@@ -145,9 +147,26 @@ fn parts(row: &Row, axis: Along) -> Vec<String> {
     parts
 }
 
+/// The words that all cases of a chart begin with.
+pub(crate) fn shared_case(lines: &[Line<'_>]) -> String {
+    let cases: Vec<Vec<&str>> = lines.iter().map(|line| line.key[CASE].split(' ').collect()).collect();
+    let Some(first) = cases.first() else { return String::new() };
+    let same = |at: usize| cases.iter().all(|case| case.get(at) == first.get(at));
+    first[..(0..first.len()).take_while(|&at| same(at)).count()].join(" ")
+}
+
 /// The lines as series: in colours, with names, the first one as what the chart is about.
 pub(crate) fn series(lines: &[Line<'_>], along: Along) -> Vec<Series> {
-    let keys: Vec<&Vec<String>> = lines.iter().map(|line| &line.key).collect();
+    let shared = shared_case(lines);
+    let keys: Vec<Vec<String>> = lines
+        .iter()
+        .map(|line| {
+            let mut key = line.key.clone();
+            // What is said once for all needs no saying in each name.
+            key[CASE] = key[CASE].strip_prefix(shared.as_str()).unwrap_or(&line.key[CASE]).trim().to_owned();
+            key
+        })
+        .collect();
     let names = names(&keys);
     let floor = figure_name("floor");
     // A floor is drawn in the colour of what stands on it.
@@ -175,9 +194,9 @@ fn point(row: &Row, along: Along) -> Option<Point> {
 }
 
 /// A name for each key, of as few parts as tell them apart.
-fn names(keys: &[&Vec<String>]) -> Vec<String> {
+fn names(keys: &[Vec<String>]) -> Vec<String> {
     let told_by = |parts: &[usize]| -> Vec<String> {
-        let name = |key: &&Vec<String>| {
+        let name = |key: &Vec<String>| {
             let told: Vec<&str> =
                 parts.iter().map(|&part| key[part].as_str()).filter(|text| !text.is_empty()).collect();
             told.join(", ")
@@ -186,15 +205,19 @@ fn names(keys: &[&Vec<String>]) -> Vec<String> {
     };
     let different = |names: &[String]| names.iter().collect::<BTreeSet<_>>().len();
     let mut parts = Vec::new();
-    for part in 0..keys.first().map_or(0, |key| key.len()) {
+    for part in 0..keys.first().map_or(0, Vec::len) {
         let mut more = parts.clone();
         more.push(part);
         if different(&told_by(&more)) > different(&told_by(&parts)) {
             parts = more;
         }
     }
-    // One line alone bears the name of its figure.
-    told_by(if parts.is_empty() { &[0] } else { &parts })
+    // What nothing tells from others bears the name of its figure.
+    told_by(&parts)
+        .into_iter()
+        .zip(keys)
+        .map(|(name, key)| if name.is_empty() { key[0].clone() } else { name })
+        .collect()
 }
 
 /// What a figure is called on a plot.
@@ -223,6 +246,28 @@ pub(crate) fn words(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::report::Conditions;
+
+    #[test]
+    fn what_all_cases_begin_with_is_in_no_name() {
+        let mut run = run(&[
+            ("latency", 1, 1, 5.0),
+            ("latency", 2, 1, 6.0),
+            ("latency", 1, 1, 7.0),
+            ("latency", 2, 1, 8.0),
+        ]);
+        for (row, case) in run.series.iter_mut().zip([
+            "weft vhost 10 %",
+            "weft vhost 10 %",
+            "weft vhost 90 %",
+            "weft vhost 90 %",
+        ]) {
+            row.case = case.to_owned();
+        }
+        let lines = lines(&run, Along::Flows, |_| true);
+        assert_eq!(shared_case(&lines), "weft vhost");
+        let names: Vec<String> = series(&lines, Along::Flows).into_iter().map(|series| series.name).collect();
+        assert_eq!(names, ["10 %", "90 %"]);
+    }
 
     fn run(rows: &[(&str, u64, u64, f64)]) -> Run {
         let row = |&(figure, flows, tokens, median): &(&str, u64, u64, f64)| Row {

@@ -1,8 +1,9 @@
 //! `weft-bench plot`: a run's figures as SVG and PNG, with its conditions on every picture.
 //!
-//! [`figures`] chooses rows, [`lines`] says which are one line, [`chart`] lays them out into a [`scene`], [`svg`] and [`png`] write that scene. No plotting
-//! crate: `plotters` 0.3 places neither names beside lines nor two sets of colours, and its PNG needs a font library in
-//! C. What is left of it, axes and lines, is [`axis`] and a page of [`chart`]; tiny-skia and ttf-parser draw the PNG.
+//! [`figures`] chooses rows, [`lines`] says which are one line, [`chart`] lays them out into a [`scene`], [`svg`] and
+//! [`png`] write that scene. No plotting crate: `plotters` 0.3 places neither names beside lines nor two sets of
+//! colours, and its PNG needs a font library in C. What is left of it, axes and lines, is [`axis`] and a page of
+//! [`chart`]; tiny-skia and ttf-parser draw the PNG.
 
 mod axis;
 mod chart;
