@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests are tests")]
 
 mod broken;
+mod generated;
 mod support;
 
 use std::time::Duration;
