@@ -25,8 +25,8 @@ use crate::devices::{self, Devices};
 use crate::kept::{self, Beginning};
 use crate::manager::Manager;
 use crate::phases::Phases;
-use crate::publish::Publisher;
 use crate::worker::Worker;
+use site::publish::Publisher;
 
 /// Packets a worker receives at once. 64 gains little below a million flows and costs latency.
 const RECEIVE: usize = 32;

@@ -19,7 +19,6 @@ mod manager;
 mod phases;
 mod port_frames;
 mod port_watch;
-mod publish;
 mod replay;
 mod worker;
 

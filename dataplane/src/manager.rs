@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::dump;
 use crate::kept::Kept;
 use crate::port_watch::PortWatch;
-use crate::publish::Publisher;
+use site::publish::Publisher;
 
 /// Pause between two turns when nothing is asked: commands wait this long at most.
 const IDLE_PAUSE: Duration = Duration::from_millis(2);

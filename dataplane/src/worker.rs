@@ -18,7 +18,7 @@ use ipc::limits::{BURST, MAX_PORTS};
 use crate::clock::{Clock, Moment};
 use crate::exception::End;
 use crate::port_frames::PortFrames;
-use crate::publish::Subscriber;
+use site::publish::Subscriber;
 
 /// A worker's queues on one port.
 #[derive(Debug)]

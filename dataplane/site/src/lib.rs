@@ -1,10 +1,12 @@
-//! From a configuration to what the engine works with: its site, its tables' lifetimes, a snapshot.
+//! From a configuration to what the engine works with: its site, its tables' lifetimes, a snapshot, and the way of a
+//! snapshot to a worker and back ([`publish`]).
 //!
 //! Why apart: `weft-dataplane` needs it to run and to replay captures, `weft-bench` to measure the same engine with the
 //! same configuration; and neither `config` nor `engine` may know the other.
 #![forbid(unsafe_code)]
 
 mod lifetimes;
+pub mod publish;
 
 use std::net::IpAddr;
 
@@ -49,9 +51,17 @@ pub fn offline(config: &Config) -> Site {
 /// # Errors
 /// The engine refuses what the configuration says: names the object and why.
 pub fn configured(config: &Config, site: &Site) -> anyhow::Result<Snapshot> {
+    Ok(Snapshot::of_model(&model(config)?, site, 1))
+}
+
+/// The configuration's VIPs and backends, as the model has them.
+///
+/// # Errors
+/// The engine refuses what the configuration says: names the object and why.
+pub fn model(config: &Config) -> anyhow::Result<Model> {
     let commands: Vec<Command> = config.commands().into_iter().map(with_mac).collect();
     match Model::default().apply(&commands) {
-        Ok(model) => Ok(Snapshot::of_model(&model, site, 1)),
+        Ok(model) => Ok(model),
         Err(refused) => {
             bail!("the configuration is refused at {}: {}", refused.name, refused.refusal.meaning())
         }

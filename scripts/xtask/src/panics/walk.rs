@@ -32,7 +32,7 @@ const MAY_CALL_PREFIXES: &[&str] = &["rte_", "weft_"];
 /// Calls that are known and accepted: caller, callee. When a worker takes over a snapshot in the very moment in
 /// which the manager, in the middle of offering one, has lost its CPU, crossbeam's queue gives it the rest of the
 /// time slice. It happens on a change of the configuration only, and only where the two share a CPU.
-const ACCEPTED: &[(&str, &str)] = &[("weft_dataplane::publish::Subscriber::swap", "sched_yield")];
+const ACCEPTED: &[(&str, &str)] = &[("site::publish::Subscriber::swap", "sched_yield")];
 
 /// What a walk found.
 #[derive(Debug)]
@@ -212,8 +212,8 @@ OFFSET           TYPE              VALUE
         let yields = "call   *0x1(%rip)        # 6000 <sched_yield>";
         let code = CLEAN.replace("2000:\tret", &format!("2000:\t{yields}"));
         assert_eq!(faults(&code).len(), 1);
-        let accepted = code
-            .replace("<engine[1f]::pipeline::decide::burst>", "weft_dataplane::publish::Subscriber::swap");
+        let accepted =
+            code.replace("<engine[1f]::pipeline::decide::burst>", "site::publish::Subscriber::swap");
         assert!(faults(&accepted).is_empty());
     }
 
