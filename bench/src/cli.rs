@@ -9,10 +9,12 @@ use crate::budget::case::Count;
 use crate::compare;
 use crate::engine_bench;
 use crate::generate;
+use crate::goals;
 use crate::merge;
 use crate::plot;
 use crate::report::Run;
 use crate::send;
+use crate::swap;
 use crate::verify::Verify;
 
 /// Makes traffic for Weft, measures Weft on it, checks what comes out and draws what was measured.
@@ -35,6 +37,10 @@ pub enum Command {
     Engine(engine_bench::Options),
     /// Measures the least a packet could cost on the same traffic: minimal loops, as fast as they can be made.
     Floor(engine_bench::Options),
+    /// Measures every figure that was aimed at and needs no port, beside its goal.
+    Goals(goals::Options),
+    /// Measures what a change of the configuration costs a worker that goes on working.
+    Swap(swap::Options),
     /// Writes a capture file of traffic as MPTCP clients make it.
     Gen(Box<generate::command::Args>),
     /// Prints a recorded run as a table.
@@ -81,6 +87,8 @@ impl Cli {
             Command::Merge(args) => merge::run(args),
             Command::Engine(options) => engine_bench::run(options),
             Command::Floor(options) => engine_bench::run_floor(options),
+            Command::Goals(options) => goals::run(options),
+            Command::Swap(options) => swap::run(options),
             Command::Gen(args) => args.run(),
             Command::Show { run, csv } => {
                 let run = Run::read(run)?;

@@ -17,6 +17,8 @@ use packet::{Family, checksum, ethernet, ipv4, ipv6};
 
 use crate::arena::{BUFFER, Burst, HEADROOM, HELD, Held, Place};
 use crate::measure::{Path, Traffic};
+use crate::number::float;
+use crate::world::HUGE_LINES;
 
 /// Parse and hash.
 pub const HASH: u8 = 1;
@@ -77,7 +79,7 @@ struct Outer {
 /// The table and the outer headers.
 #[derive(Debug)]
 pub struct Floor {
-    lines: Box<[Line]>,
+    lines: Vec<Line>,
     outers: Box<[Outer; OUTERS]>,
     family: Family,
     learned: u64,
@@ -87,9 +89,11 @@ pub struct Floor {
 impl Floor {
     /// An empty table of so many lines, for packets of one family.
     pub fn new(lines: usize, family: Family) -> Self {
-        let lines = vec![Line([0; 64]); lines.max(1)].into_boxed_slice();
+        // As the engine's, a small table lies on a huge page too.
+        let mut table = Vec::with_capacity(lines.max(HUGE_LINES));
+        table.resize(lines.max(1), Line([0; 64]));
         let outers = Box::new(core::array::from_fn(|backend| Outer::new(backend % BACKENDS, family)));
-        Self { lines, outers, family, learned: 0, placed: 0 }
+        Self { lines: table, outers, family, learned: 0, placed: 0 }
     }
 
     /// Enters the flows of so many packets. One whose line is full stays out: its packets cost as much and go to a
@@ -122,9 +126,8 @@ impl Floor {
     }
 
     /// The share of the packets learned from whose flows are in the table.
-    #[expect(clippy::cast_precision_loss, reason = "counts of packets are far below 2^52")]
     pub fn hit_rate(&self) -> f64 {
-        self.placed as f64 / self.learned.max(1) as f64
+        float(self.placed) / float(self.learned.max(1))
     }
 
     /// The family its packets are of.
@@ -200,7 +203,7 @@ impl<const DEPTH: u8, const V6: bool, const COLD: bool> Path for FloorPath<'_, D
     #[inline]
     fn burst(&mut self, frames: &mut Burst<'_>) {
         let Self { floor, hashes } = self;
-        let lines = &*floor.lines;
+        let lines = floor.lines.as_slice();
         let places = frames.places.get_mut(..frames.count).unwrap_or_default();
         if COLD {
             places.iter().take(AHEAD).for_each(|place| ask::<DEPTH>(frames.buffers, place));

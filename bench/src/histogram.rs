@@ -37,6 +37,16 @@ impl Histogram {
         self.greatest = self.greatest.max(value);
     }
 
+    /// Counts all that another has counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (sum, more) in self.buckets.iter_mut().zip(&other.buckets) {
+            *sum += more;
+        }
+        self.count += other.count;
+        self.least = self.least.min(other.least);
+        self.greatest = self.greatest.max(other.greatest);
+    }
+
     /// How many values were counted.
     pub fn count(&self) -> u64 {
         self.count
@@ -113,6 +123,24 @@ mod tests {
         }
         assert_eq!(histogram.percentile(100.0), Some(1_000_000));
         assert_eq!((histogram.least(), histogram.greatest()), (Some(1000), Some(1_000_000)));
+    }
+
+    #[test]
+    fn what_two_have_counted_one_has_after_merging() {
+        let (mut one, mut other, mut both) =
+            (Histogram::default(), Histogram::default(), Histogram::default());
+        for value in 0..1000 {
+            if value % 3 == 0 {
+                one.record(value)
+            } else {
+                other.record(value)
+            }
+            both.record(value);
+        }
+        one.merge(&other);
+        assert_eq!(one, both);
+        one.merge(&Histogram::default());
+        assert_eq!(one, both);
     }
 
     #[test]

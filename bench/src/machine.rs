@@ -91,9 +91,6 @@ fn huge_kilobytes() -> u64 {
 
 /// What pages so many bytes of tables lie on, as far as the kernel says it of the process they are most of.
 pub fn table_pages(bytes: usize) -> &'static str {
-    if bytes < 2 << 20 {
-        return "4 KiB pages";
-    }
     let huge = usize::try_from(huge_kilobytes()).unwrap_or(0) * 1024;
     if huge >= bytes / 10 * 9 { "2 MiB pages (transparent)" } else { "4 KiB pages" }
 }

@@ -15,11 +15,12 @@ use ipc::limits::BURST;
 
 use crate::alloc;
 use crate::arena::{Buffer, Burst, HEADROOM, Held, Place, buffers};
+use crate::number::float;
 use crate::traffic::shuffled;
 
 /// Frames that are timed together, and where they are copied in, written together: few enough to stay in the
 /// second-level cache, enough to hide what reading the clock costs.
-const PIECE: usize = 1024;
+pub const PIECE: usize = 1024;
 
 /// Buffers of the arena whose frames are cold: 300 MB, of which 24 MB are headers.
 const ARENA: u32 = 1 << 17;
@@ -67,9 +68,8 @@ pub struct Pass {
 
 impl Pass {
     /// Nanoseconds a packet.
-    #[expect(clippy::cast_precision_loss, reason = "a pass is far below 2^52 nanoseconds")]
     pub fn ns(&self) -> f64 {
-        if self.packets == 0 { 0.0 } else { self.time.as_nanos() as f64 / self.packets as f64 }
+        if self.packets == 0 { 0.0 } else { self.time.as_secs_f64() * 1e9 / float(self.packets) }
     }
 
     /// This and another pass together.
@@ -141,36 +141,58 @@ impl Feed {
         if self.is_cold() { self.order.len() } else { self.held.len() }
     }
 
+    /// Frames that are copied in, and so many of them written beforehand: for threads that are to be measured at once.
+    pub fn written_ahead(burst: usize, packets: usize) -> Self {
+        Self { held: vec![Held::default(); packets], ..Self::copied(burst) }
+    }
+
     /// Sends so many frames of a traffic through a path.
-    #[expect(clippy::cast_precision_loss, reason = "counts of packets are far below 2^52")]
     pub fn pass<P: Path>(&mut self, traffic: &mut dyn Traffic, path: &mut P, packets: usize) -> Pass {
         let mut pass = Pass::default();
         self.times.clear();
-        self.times.reserve(packets.div_ceil(PIECE) + packets.div_ceil(self.written()));
         let mut left = packets;
         while left > 0 {
             let count = left.min(self.written());
             self.write(traffic, count);
-            pass.bytes += self.places.iter().map(|place| u64::from(place.wire)).sum::<u64>();
-            for first in (0..count).step_by(PIECE) {
-                let allocated = alloc::count();
-                let begin = Instant::now();
-                self.run(path, first);
-                let time = begin.elapsed();
-                pass.allocations += alloc::count() - allocated;
-                pass.wall += time;
-                self.times.push(per_packet(time, PIECE.min(count - first)));
-            }
-            pass.packets += count as u64;
+            self.timed(path, &mut pass);
             left -= count;
         }
-        pass.time = Duration::from_secs_f64(middle_mean(&mut self.times) * packets as f64 / 1e9);
-        pass
+        self.settle(pass)
+    }
+
+    /// Sends what was written through a path.
+    pub fn run<P: Path>(&mut self, path: &mut P) -> Pass {
+        let mut pass = Pass::default();
+        self.times.clear();
+        self.timed(path, &mut pass);
+        self.settle(pass)
+    }
+
+    /// What was written, piece by piece.
+    fn timed<P: Path>(&mut self, path: &mut P, pass: &mut Pass) {
+        let count = self.places.len();
+        pass.packets += count as u64;
+        pass.bytes += self.places.iter().map(|place| u64::from(place.wire)).sum::<u64>();
+        for first in (0..count).step_by(PIECE) {
+            let allocated = alloc::count();
+            let begin = Instant::now();
+            self.piece(path, first);
+            let time = begin.elapsed();
+            pass.allocations += alloc::count() - allocated;
+            pass.wall += time;
+            self.times.push(per_packet(time, PIECE.min(count - first)));
+        }
+    }
+
+    /// The pass with the time that counts.
+    fn settle(&mut self, pass: Pass) -> Pass {
+        let seconds = middle_mean(&mut self.times) * float(pass.packets) / 1e9;
+        Pass { time: Duration::from_secs_f64(seconds), ..pass }
     }
 
     /// Writes the next frames, in the order in which they will be received: then those received first were written
     /// first, and have left the caches again.
-    fn write(&mut self, traffic: &mut dyn Traffic, count: usize) {
+    pub fn write(&mut self, traffic: &mut dyn Traffic, count: usize) {
         self.places.clear();
         if self.order.is_empty() {
             for frame in self.held.iter_mut().take(count) {
@@ -193,12 +215,14 @@ impl Feed {
 
     /// The measured part: the piece that begins at this frame.
     #[inline(never)]
-    fn run<P: Path>(&mut self, path: &mut P, first: usize) {
+    fn piece<P: Path>(&mut self, path: &mut P, first: usize) {
         let mut burst = Burst::new(&mut self.memory);
         let places = self.places.get(first..).unwrap_or_default();
         let places = places.get(..PIECE).unwrap_or(places);
         if self.order.is_empty() {
-            for (held, places) in self.held.chunks(self.burst).zip(places.chunks(self.burst)) {
+            // Of frames written ahead, these; else there are no others.
+            let held = self.held.get(first % self.held.len().max(1)..).unwrap_or_default();
+            for (held, places) in held.chunks(self.burst).zip(places.chunks(self.burst)) {
                 burst.copy_in(held, places);
                 path.burst(&mut burst);
             }
@@ -212,18 +236,16 @@ impl Feed {
 }
 
 /// Nanoseconds a packet.
-#[expect(clippy::cast_precision_loss, reason = "a piece is far below 2^52 nanoseconds")]
-fn per_packet(time: Duration, packets: usize) -> f64 {
-    time.as_nanos() as f64 / packets.max(1) as f64
+pub fn per_packet(time: Duration, packets: usize) -> f64 {
+    time.as_secs_f64() * 1e9 / float(packets.max(1) as u64)
 }
 
 /// The mean of the middle half; zero of none.
-#[expect(clippy::cast_precision_loss, reason = "counts of pieces are far below 2^52")]
-fn middle_mean(figures: &mut [f64]) -> f64 {
+pub fn middle_mean(figures: &mut [f64]) -> f64 {
     figures.sort_unstable_by(f64::total_cmp);
     let quarter = figures.len() / 4;
     let middle = figures.get(quarter..figures.len() - quarter).unwrap_or_default();
-    middle.iter().sum::<f64>() / middle.len().max(1) as f64
+    middle.iter().sum::<f64>() / float(middle.len().max(1) as u64)
 }
 
 /// The figures of several rounds.

@@ -28,6 +28,12 @@ pub const BEGIN_S: u64 = 1_000_000;
 /// The backends of the bench's own configuration.
 pub const BACKENDS: u16 = 100;
 
+/// Lines of a huge page.
+pub const HUGE_LINES: usize = (2 << 20) / ipc::lines::LINE;
+
+/// The most it can have: their addresses are of one network.
+pub const MOST_BACKENDS: u16 = 4000;
+
 /// Tables, what packets are looked up in, and the time.
 #[derive(Debug)]
 pub struct World {
@@ -37,7 +43,7 @@ pub struct World {
     pub tables: Tables,
     /// Lines of the flow table, for what is to have the same size.
     pub flow_lines: usize,
-    /// Bytes of both tables.
+    /// Bytes of both tables, whole huge pages.
     pub bytes: usize,
     /// The time.
     pub now: Tick,
@@ -54,7 +60,8 @@ impl World {
             (FlowTable::lines_for(config.dataplane.flows), TokenTable::lines_for(config.dataplane.tokens));
         let mut tables = Tables::new(touched(flow_lines), touched(token_lines), &SECRET);
         tables.lifetimes = site::lifetimes(&config.dataplane);
-        let bytes = (flow_lines + token_lines) * ipc::lines::LINE;
+        let pages = flow_lines.div_ceil(HUGE_LINES) + token_lines.div_ceil(HUGE_LINES);
+        let bytes = pages * HUGE_LINES * ipc::lines::LINE;
         Ok(Self { snapshot, tables, flow_lines, bytes, now: Tick::from_seconds(BEGIN_S) })
     }
 
@@ -77,8 +84,11 @@ impl World {
 }
 
 /// Zeroed lines whose pages are there: a page that was never written may be one page of zeros for all.
+///
+/// Whole huge pages are asked for, as a data plane has them: also a small table lies on one.
 pub fn touched(count: usize) -> Lines {
-    let lines = Lines::heap(count);
+    let whole = Lines::heap(count.next_multiple_of(HUGE_LINES).max(HUGE_LINES));
+    let lines = whole.part(0..count).unwrap_or(whole);
     for word in lines.iter().filter_map(|line| line.0.first()) {
         word.store(0, Ordering::Relaxed);
     }
@@ -101,6 +111,17 @@ pub fn load(path: &Path) -> anyhow::Result<Config> {
 /// # Errors
 /// `flows` or `tokens` is out of range.
 pub fn standard(flows: usize, tokens: usize) -> anyhow::Result<Config> {
+    with_backends(flows, tokens, BACKENDS)
+}
+
+/// The same with another number of backends.
+///
+/// # Errors
+/// `flows`, `tokens` or `backends` is out of range.
+pub fn with_backends(flows: usize, tokens: usize, backends: u16) -> anyhow::Result<Config> {
+    if !(1..=MOST_BACKENDS).contains(&backends) {
+        bail!("{backends} backends: give 1 to {MOST_BACKENDS}");
+    }
     let mut text = format!(
         "[dataplane]\nworkers = [0]\nflows = {flows}\ntokens = {tokens}\n\
          [[dataplane.port]]\ndevice = \"net_null0\"\nmac = \"{}\"\n\
@@ -108,12 +129,14 @@ pub fn standard(flows: usize, tokens: usize) -> anyhow::Result<Config> {
          [[pool]]\nname = \"pool\"\n",
         config::format_mac(packet::build::PORT_MAC)
     );
-    for n in 1..=BACKENDS {
+    for n in 1..=backends {
+        let [high, low] = n.to_be_bytes();
         // Writing to a String does not fail.
         let _ = write!(
             text,
-            "[[pool.backend]]\nname = \"backend-{n}\"\naddress = [\"10.0.1.{n}\", \"fd00::1:{n:x}\"]\n\
-             mac = \"02:00:00:01:00:{n:02x}\"\n"
+            "[[pool.backend]]\nname = \"backend-{n}\"\naddress = [\"10.0.{}.{low}\", \"fd00::1:{n:x}\"]\n\
+             mac = \"02:00:00:01:{high:02x}:{low:02x}\"\n",
+            1 + high
         );
     }
     let [v4, v6] = [Family::V4, Family::V6].map(Service::standard);

@@ -11,6 +11,7 @@ use super::{Capture, Established, Opening, Options, Reasons, Worker, path};
 use crate::floor::{Floor, FloorPath, HASH, LINE, REWRITE};
 use crate::machine;
 use crate::measure::{Feed, Pass, Receive, Rounds, Traffic};
+use crate::number::float;
 use crate::traffic::{Clients, Shape, shuffled};
 use crate::world::{self, World};
 
@@ -124,6 +125,14 @@ impl Bench {
         Ok(bench)
     }
 
+    /// The same tables and traffic, received in other bursts, or otherwise.
+    pub fn receive_in(&mut self, burst: u8, cold: bool) {
+        let burst = usize::from(burst);
+        if (self.feed.burst(), self.feed.is_cold()) != (burst, cold) {
+            self.feed = if cold { Feed::cold(burst, 1) } else { Feed::copied(burst) };
+        }
+    }
+
     /// The traffic's name.
     pub fn case(&self) -> &str {
         &self.case
@@ -152,9 +161,8 @@ impl Bench {
     }
 
     /// How full the flow table is.
-    #[expect(clippy::cast_precision_loss, reason = "entries are far below 2^52")]
     pub fn load(&self) -> f64 {
-        self.flows() as f64 / self.world.tables.flows.capacity().max(1) as f64
+        float(self.flows()) / float(self.world.tables.flows.capacity().max(1) as u64)
     }
 
     /// The share of packets whose flow is found in the first line that is looked at.
@@ -175,11 +183,7 @@ impl Bench {
     /// The conditions of the tables and what became of the packets, in words.
     pub fn summary(&self) -> String {
         let all: u64 = self.reasons.occurred().iter().map(|(_, count)| count).sum();
-        let share = |count: u64| {
-            #[expect(clippy::cast_precision_loss, reason = "counts of packets are far below 2^52")]
-            let share = count as f64 * 100.0 / all.max(1) as f64;
-            share
-        };
+        let share = |count: u64| float(count) * 100.0 / float(all.max(1));
         let reasons: Vec<String> = self
             .reasons
             .occurred()
@@ -346,7 +350,7 @@ fn establish(world: &World, worker: &mut Worker, clients: Clients, count: u64) -
 }
 
 /// A bar on standard error, where that is a terminal.
-pub(crate) fn progress(steps: u64, what: &'static str) -> ProgressBar {
+pub fn progress(steps: u64, what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(steps).with_style(style).with_message(what)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use packet::Family;
 
+use super::openings::Kind;
 use crate::traffic::Shape;
 
 /// What to measure on, and how.
@@ -14,7 +15,7 @@ pub struct Options {
     #[arg(long, value_name = "weft.toml")]
     pub config: Option<PathBuf>,
     /// Replay this capture from memory.
-    #[arg(long, value_name = "FILE", requires = "config", conflicts_with_all = ["flows", "family", "frames"])]
+    #[arg(long, value_name = "FILE", requires = "config", conflicts_with_all = ["flows", "family", "frames", "case", "tokens"])]
     pub pcap: Option<PathBuf>,
     /// Replay this one first, once, unmeasured: it establishes the flows.
     #[arg(long, value_name = "FILE", requires = "pcap")]
@@ -22,6 +23,15 @@ pub struct Options {
     /// Without a capture: as many established MPTCP connections, each of whose tokens is known.
     #[arg(long, default_value = "1M", value_parser = count)]
     pub flows: u32,
+    /// Without a capture: what is measured.
+    #[arg(long, value_enum, default_value = "established")]
+    pub case: CaseName,
+    /// Without a capture: tokens in the table. By default as many as flows.
+    #[arg(long, value_parser = count)]
+    pub tokens: Option<u32>,
+    /// Threads on the same tables, with mixed traffic, against one of them alone.
+    #[arg(long, conflicts_with_all = ["case", "pcap", "cold"])]
+    pub threads: Option<usize>,
     /// Without a capture: the family of the packets.
     #[arg(long, value_enum, default_value = "4")]
     pub family: FamilyName,
@@ -60,6 +70,38 @@ pub enum FamilyName {
     /// IPv6.
     #[value(name = "6")]
     V6,
+}
+
+/// What is measured, as a word of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CaseName {
+    /// Packets of established connections.
+    Established,
+    /// SYNs with MP_CAPABLE of new connections.
+    CapableSyn,
+    /// SYNs with MP_JOIN of known tokens.
+    Join,
+    /// SYNs with MP_JOIN of unknown tokens.
+    JoinUnknown,
+    /// Third ACKs, which teach tokens.
+    ThirdAck,
+    /// The token table alone: look-ups that find something.
+    TokenHit,
+    /// The token table alone: look-ups that find nothing.
+    TokenMiss,
+}
+
+impl CaseName {
+    /// What is opened, where something is.
+    pub const fn opening(self) -> Option<Kind> {
+        Some(match self {
+            Self::CapableSyn => Kind::CapableSyn,
+            Self::Join => Kind::Join,
+            Self::JoinUnknown => Kind::JoinUnknown,
+            Self::ThirdAck => Kind::ThirdAck,
+            Self::Established | Self::TokenHit | Self::TokenMiss => return None,
+        })
+    }
 }
 
 /// What established connections send.

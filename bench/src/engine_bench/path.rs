@@ -4,6 +4,7 @@ use engine::flow_table::Keep;
 use engine::pipeline::{Context, Pipeline};
 use ipc::counters::{CounterReader, WorkerCounters};
 use ipc::reason::Reason;
+use serde_json::{Map, Value, json};
 
 use crate::arena::Burst;
 use crate::measure::Path;
@@ -83,6 +84,15 @@ impl Reasons {
         self.0.iter().find(|(known, _)| *known == reason).map_or(0, |(_, count)| *count)
     }
 
+    /// As what else belongs to a figure.
+    pub fn extra(&self) -> Map<String, Value> {
+        let counts =
+            self.occurred().into_iter().map(|(reason, count)| (reason.name().to_owned(), json!(count)));
+        let mut extra = Map::new();
+        extra.insert("reasons".to_owned(), Value::Object(counts.collect()));
+        extra
+    }
+
     /// Those that occurred, the most frequent first.
     pub fn occurred(&self) -> Vec<(Reason, u64)> {
         let mut some: Vec<_> = self.0.iter().copied().filter(|(_, count)| *count > 0).collect();
@@ -92,13 +102,26 @@ impl Reasons {
 }
 
 /// Entries in the flow table.
+///
+/// A sweep brings entries home on its way and may meet one twice by that; the next one finds them there.
 pub fn flows(world: &World) -> u64 {
-    let mut count = 0;
-    world.tables.flows.sweep(0, world.tables.flows.lines(), |_| {
-        count += 1;
-        Keep::Yes
-    });
-    count
+    let count = || {
+        let mut count = 0;
+        world.tables.flows.sweep(0, world.tables.flows.lines(), |_| {
+            count += 1;
+            Keep::Yes
+        });
+        count
+    };
+    let mut last = count();
+    for _ in 0..4 {
+        let again = count();
+        if again == last {
+            break;
+        }
+        last = again;
+    }
+    last
 }
 
 /// Entries in the token table.

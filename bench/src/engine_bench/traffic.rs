@@ -1,5 +1,6 @@
 //! What the engine is fed: established connections by the million, and captures.
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::bail;
@@ -8,7 +9,7 @@ use packet::{Family, Kind, Token};
 
 use crate::arena::{HELD, Held};
 use crate::measure::Traffic;
-use crate::traffic::{Clients, Shape, Template, mix};
+use crate::traffic::{Clients, Shape, Template, mix, token};
 
 /// Packets of established connections, every one as often as any other, in random order.
 #[derive(Debug)]
@@ -59,13 +60,28 @@ impl Traffic for Established {
 pub struct Opening {
     clients: Clients,
     template: Template,
+    /// The tokens that joins name, at random.
+    tokens: Range<u32>,
     next: u64,
 }
 
 impl Opening {
     /// Packets of this shape.
     pub fn new(clients: Clients, shape: Shape) -> Self {
-        Self { clients, template: Template::new(shape, &clients.service), next: 0 }
+        Self { clients, template: Template::new(shape, &clients.service), tokens: 0..1, next: 0 }
+    }
+
+    /// Joins that name tokens of these numbers, at random.
+    #[must_use]
+    pub fn joining(self, tokens: Range<u32>) -> Self {
+        Self { tokens, ..self }
+    }
+
+    /// The token that a client's join names.
+    fn token(&self, number: u64) -> Token {
+        let Range { start, end } = self.tokens;
+        let drawn = (u128::from(mix(number)) * u128::from(end - start)) >> 64;
+        token(start + u32::try_from(drawn).unwrap_or(0), self.clients.seed)
     }
 }
 
@@ -75,9 +91,9 @@ impl Traffic for Opening {
     }
 
     fn next(&mut self, frame: &mut Held) -> usize {
-        let client = self.clients.get(self.next);
+        let (client, token) = (self.clients.get(self.next), self.token(self.next));
         self.next += 1;
-        self.template.write(&client, Token(0), frame)
+        self.template.write(&client, token, frame)
     }
 }
 
