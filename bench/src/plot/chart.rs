@@ -9,8 +9,8 @@ const WIDTH: f32 = 960.0;
 const MARGIN: f32 = 24.0;
 /// Height of the field between the axes.
 const FIELD: f32 = 400.0;
-/// From the left edge to the vertical axis: its title and its numbers.
-const BEFORE_AXIS: f32 = 74.0;
+/// From the left edge to the numbers of the vertical axis: its title.
+const BEFORE_NUMBERS: f32 = 42.0;
 const TITLE: f32 = 19.0;
 const TEXT: f32 = 13.0;
 /// Conditions: the smallest text, still read at README width.
@@ -105,12 +105,14 @@ impl Chart {
         let lines = count(notes.iter().map(Vec::len).sum());
         let gaps = 6.0 * count(notes.len());
         let mut scene = Scene::new(WIDTH, LINE.mul_add(lines, notes_top) + gaps + MARGIN - LINE);
+        let numbers = self.y.ticks.iter().map(|(_, name)| font.width(name, TEXT, false)).fold(0.0, f32::max);
+        let left = BEFORE_NUMBERS + numbers + 8.0;
         let field = Field {
             chart: self,
-            left: BEFORE_AXIS,
+            left,
             top,
             // 30 for the leaders to the names.
-            width: WIDTH - BEFORE_AXIS - beside - 30.0 - MARGIN,
+            width: WIDTH - left - beside - 30.0 - MARGIN,
         };
         scene.label(Label::new((MARGIN, MARGIN + 16.0), TITLE, Ink::Text, &self.title).bold());
         paragraph(&mut scene, MARGIN + 40.0, TEXT, &subtitle);

@@ -275,7 +275,7 @@ fn conditions(run: &Run, lines: &[Line<'_>]) -> Vec<String> {
     let rules: BTreeSet<&str> = rows.iter().filter_map(|row| row.loss_rule.as_deref()).collect();
     let rule = match (rules.is_empty(), rows.iter().all(|row| in_memory(row))) {
         (true, true) => "none is lost, packets are in memory".to_owned(),
-        (true, false) => "not stated".to_owned(),
+        (true, false) => lost(&rows),
         (false, _) => rules.into_iter().collect::<Vec<_>>().join("; "),
     };
     let rounds = rows.iter().map(|row| row.rounds).min().unwrap_or(0);
@@ -286,9 +286,9 @@ fn conditions(run: &Run, lines: &[Line<'_>]) -> Vec<String> {
             c.cores,
             c.tsc_mhz,
             or(&c.kernel, "not stated"),
-            or(&c.dpdk, "not used"),
+            or(c.dpdk.trim_start_matches("DPDK "), "not used"),
             or(&c.rustc, "compiler not stated"),
-            or(&c.pages, "not stated"),
+            or(&c.pages, &pages(&rows)),
         ),
         format!(
             "Flows: {} \u{b7} tokens: {} \u{b7} bytes of a frame: {} \u{b7} burst: {} \u{b7} loss rule: {rule} \u{b7} medians of \
@@ -301,6 +301,24 @@ fn conditions(run: &Run, lines: &[Line<'_>]) -> Vec<String> {
             run.command,
         ),
     ]
+}
+
+/// Without a rule any loss was allowed: how much there was, where the rows say.
+fn lost(rows: &[&Row]) -> String {
+    let shares = rows.iter().filter_map(|row| row.extra.get("loss")?.as_f64());
+    shares.reduce(f64::max).map_or_else(
+        || "not stated".to_owned(),
+        |most| format!("any loss, it was {} % at most", decimal(most * 100.0)),
+    )
+}
+
+/// What the rows say of their tables' pages, where the run does not.
+fn pages(rows: &[&Row]) -> String {
+    let told = rows
+        .iter()
+        .filter_map(|row| row.extra.get("table_pages").or_else(|| row.extra.get("pages"))?.as_str());
+    let kinds: BTreeSet<&str> = told.collect();
+    if kinds.is_empty() { "not stated".to_owned() } else { kinds.into_iter().collect::<Vec<_>>().join(", ") }
 }
 
 /// A case as part of a file's name: runs of other characters than letters and digits are one hyphen.
