@@ -3,7 +3,7 @@
 
 mod generate_support;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use generate_support::{Judged, World, both, collect, names};
 use ipc::counter::Counter;
@@ -142,6 +142,12 @@ fn a_warm_part_establishes_what_the_steady_part_goes_on_with() {
         assert_eq!(world.count(Counter::Adopted), 0, "{profile}: every flow is known");
         connections_stay_together(&[warm.as_slice(), steady.as_slice()].concat());
         assert!(steady[0].time > warm.last().unwrap().time, "{profile}: time goes on");
+        if profile == Profile::Join {
+            let second = warm.iter().filter(|packet| packet.kind == Kind::JoinSyn).map(|packet| packet.flow);
+            let second: HashSet<_> = second.collect();
+            let joined = steady[..500].iter().filter(|packet| second.contains(&packet.flow)).count();
+            assert!((200..=300).contains(&joined), "{joined} of 500 begin on the second subflow");
+        }
         // Each connection comes once a round, and not in the order of the warm part.
         let order: Vec<u64> = steady[..500].iter().map(|packet| packet.connection).collect();
         let mut sorted = order.clone();

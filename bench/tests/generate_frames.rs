@@ -13,7 +13,7 @@ use generate_support::{Generated, both, collect, with_udp};
 use packet::{Address, Capable, DataSequence, Join, Key, Options, Parsed, Version};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
-use weft_bench::generate::{Families, Kind, Plan, Profile, Versions};
+use weft_bench::generate::{Families, FrameSize, Kind, Part, Plan, Profile, Stream, Versions};
 
 fn plan(profile: Profile, connections: u64) -> Plan {
     let versions = if profile == Profile::Collide { Versions::V1 } else { Versions::Both };
@@ -61,6 +61,46 @@ fn every_frame_of_every_profile_is_sound() {
             sound(&packet.bytes);
         }
     }
+}
+
+#[test]
+fn every_plan_gives_sound_frames_or_says_why_not() {
+    let mut refused = BTreeSet::new();
+    // Where keys are looked for, that is all that takes time; its packets are of no other kinds.
+    for profile in Profile::ALL.into_iter().filter(|profile| *profile != Profile::Collide) {
+        for (part, families, versions, size) in product() {
+            // A steady part of unsaid length is a long one.
+            let lengths = [Some(100), None];
+            for packets in lengths.into_iter().take(if part == Part::Steady { 1 } else { 2 }) {
+                let plan = Plan { part, families, versions, size, packets, ..Plan::new(profile, 13) };
+                let plan = with_udp(Plan { dss_checksums: size == FrameSize::Min, ..plan });
+                match Stream::new(plan.clone()) {
+                    Ok(_) => collect(plan).iter().for_each(|packet| sound(&packet.bytes)),
+                    Err(error) => {
+                        let said = error.to_string();
+                        assert!(said.contains(": ") || said.contains("--"), "{said}");
+                        refused.insert(said.split_whitespace().take(5).collect::<Vec<_>>().join(" "));
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused.len() > 10, "{refused:#?}");
+}
+
+/// Parts, families, versions and sizes, each with each.
+fn product() -> Vec<(Part, Option<Families>, Versions, FrameSize)> {
+    let mut all = Vec::new();
+    for part in [Part::All, Part::Warm, Part::Steady] {
+        for families in [None, Some(Families::V4), Some(Families::V6), both()] {
+            for versions in [Versions::V0, Versions::V1, Versions::Both] {
+                for size in [FrameSize::Imix, FrameSize::Min, FrameSize::Bytes(60), FrameSize::Bytes(9018)] {
+                    all.push((part, families, versions, size));
+                }
+            }
+        }
+    }
+    all
 }
 
 #[test]

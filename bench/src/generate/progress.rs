@@ -57,7 +57,7 @@ impl Progress {
             At::Open(place) => progress.arrive(script.open.get(place)),
             At::Close(place) => progress.arrive(script.close.get(place)),
             At::Run(round) => {
-                if let Turn::Data { path, .. } = script.turn(round) {
+                if let Turn::Data { path, .. } = script.turn(phase, round) {
                     progress.received[path] += REPLY;
                     progress.data_received += REPLY;
                 }
@@ -69,9 +69,10 @@ impl Progress {
     /// So many rounds of data, on the subflows in turn.
     fn run(&mut self, rounds: u64, paths: u64, sizes: &Sizes, phase: u64) {
         for path in 0..paths {
-            let turns = (rounds + paths - 1 - path) / paths;
+            let first = (path + paths - phase % paths) % paths;
+            let turns = (rounds + paths - 1 - first) / paths;
             let at = usize::from(path == 1);
-            let sent = sizes.before(phase, path, paths, turns);
+            let sent = sizes.before(phase, first, paths, turns);
             self.sent[at] += sent;
             self.data_sent += sent;
             self.received[at] += turns * REPLY;

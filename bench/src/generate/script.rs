@@ -174,14 +174,14 @@ impl Script {
         self.run != Run::Nothing
     }
 
-    /// What it does in this round.
+    /// What a connection of this phase does in this round: half of them begin with the second subflow.
     #[inline]
-    pub(super) fn turn(&self, round: u64) -> Turn {
+    pub(super) fn turn(&self, phase: u64, round: u64) -> Turn {
         if self.run == Run::DataAndErrors && round % ERROR_EVERY == ERROR_EVERY - 1 {
             return Turn::Error { path: 1 };
         }
         let round = self.run.data_before(round);
-        Turn::Data { path: usize::from(round % self.paths == 1), round }
+        Turn::Data { path: usize::from((round + phase) % self.paths == 1), round }
     }
 }
 

@@ -93,11 +93,13 @@ fn write(
     passed: Duration,
 ) -> Option<Kind> {
     let script = flavour.script();
+    // Below any overflow of a sum with rounds.
+    let phase = number(checked.plan.seed, Purpose::Phase, index) % 12;
     let (path, what) = match at {
         At::Open(place) => script.open.get(place).map(|(path, step)| (*path, What::Step(*step)))?,
         At::Close(place) => script.close.get(place).map(|(path, step)| (*path, What::Step(*step)))?,
         At::Run(_) if !script.runs() => return None,
-        At::Run(round) => match script.turn(round) {
+        At::Run(round) => match script.turn(phase, round) {
             Turn::Data { path, round } => (path, What::Run(round)),
             Turn::Error { path } => (path, What::Error(round)),
         },
@@ -109,7 +111,6 @@ fn write(
         _ => CarrierKind::Plain,
     };
     let sizes = checked.size(kind, connection.family);
-    let phase = number(checked.plan.seed, Purpose::Phase, index);
     let (tuple, place) = match (script.run, what) {
         (Run::Joins, What::Run(round)) => {
             let tuple = index + round * checked.plan.connections;
