@@ -74,18 +74,19 @@
 //! clears them.
 
 mod attach;
+mod insert;
 mod moves;
 mod slot;
 
 use ipc::id::BackendId;
 use ipc::lines::{Line, Lines};
-use ipc::sync::{AtomicU64, Ordering, fence};
+use ipc::sync::{AtomicU64, Ordering};
 
 pub use self::attach::AttachedFlows;
 pub use self::slot::SLOTS;
 use self::slot::{matching, read, read_once, resembling, slots};
 use crate::flow_entry::{BUSY, EMPTY, FINGERPRINT, FlowEntry, IN_ALTERNATE, settled_backend};
-use crate::lifetimes::{Class, Room, Worth};
+use crate::lifetimes::Class;
 use crate::place::Places;
 use crate::tick::Tick;
 
@@ -124,18 +125,6 @@ pub enum Keep {
     Yes,
     /// Remove it, unless it changes in between.
     No,
-}
-
-/// What became of the search for a free slot.
-enum Claim {
-    /// The slot at this place is ours, and busy.
-    Ours(usize),
-    /// The same, and what gave way was of this class.
-    Taken(usize, Class),
-    /// Somebody else was faster.
-    Lost,
-    /// Every candidate line is full.
-    Full,
 }
 
 /// The flow table. Workers share it by reference.
@@ -229,36 +218,6 @@ impl FlowTable {
             None => self.find_in_others(hash),
             found => found,
         }
-    }
-
-    /// Enters a flow, over an expired entry where need be, or over one that gives way to it where there is no room.
-    pub fn insert<U>(&self, hash: u64, entry: FlowEntry, room: &Room<'_, U>) -> Inserted
-    where
-        U: Fn(&FlowEntry) -> bool,
-    {
-        for _ in 0..ATTEMPTS {
-            if let Some(found) = self.find(hash) {
-                if !room.is_over(found.b) {
-                    return Inserted::Existing(found);
-                }
-                if self.claim_slot(found.place, found.b) {
-                    return self.publish(found.place, hash, entry);
-                }
-                continue;
-            }
-            match self.claim(hash, &entry, room) {
-                Claim::Ours(place) => return self.publish(place, hash, entry),
-                Claim::Taken(place, class) => {
-                    return match self.publish(place, hash, entry) {
-                        Inserted::New(found) => Inserted::Over(found, class),
-                        other => other,
-                    };
-                }
-                Claim::Lost => {}
-                Claim::Full => return Inserted::Full,
-            }
-        }
-        Inserted::Full
     }
 
     /// Replaces what was found. `false` when it changed in between: look again.
@@ -355,62 +314,6 @@ impl FlowTable {
         None
     }
 
-    /// Makes the first slot that is free (or expired) ours; where there is none, that of the entry worth least.
-    fn claim<U>(&self, hash: u64, entry: &FlowEntry, room: &Room<'_, U>) -> Claim
-    where
-        U: Fn(&FlowEntry) -> bool,
-    {
-        let claim_in = |number| {
-            let (place, held) = self.free_slot(number, room)?;
-            Some(if self.claim_slot(place, held) { Claim::Ours(place) } else { Claim::Lost })
-        };
-        let main = self.places.candidates(hash, false).find_map(claim_in);
-        main.or_else(|| self.make_room(hash, room).map(Claim::Ours))
-            .or_else(|| self.places.candidates(hash, true).find_map(claim_in))
-            .or_else(|| self.evict(hash, entry, room))
-            .unwrap_or(Claim::Full)
-    }
-
-    /// Makes the slot ours whose live entry, of all where `hash` may live, is worth least, if one gives way.
-    #[inline(never)]
-    fn evict<U>(&self, hash: u64, newcomer: &FlowEntry, room: &Room<'_, U>) -> Option<Claim>
-    where
-        U: Fn(&FlowEntry) -> bool,
-    {
-        let mut least: Option<(Worth, usize, u64)> = None;
-        let mut has_brief = false;
-        for number in self.places.candidates(hash, true) {
-            for (slot, (_, b)) in slots(self.places.line(number)?).into_iter().enumerate() {
-                // Relaxed: the compare-exchange that follows decides.
-                let held = b.load(Ordering::Relaxed);
-                let Some(entry) = FlowEntry::from_words(0, held) else {
-                    continue;
-                };
-                has_brief |= entry.is_brief();
-                let Some(worth) = room.worth(&entry, newcomer) else {
-                    continue;
-                };
-                if least.is_none_or(|(before, ..)| worth < before) {
-                    least = Some((worth, number * SLOTS + slot, held));
-                }
-            }
-        }
-        let (worth, place, held) = least.filter(|(worth, ..)| worth.is_least_beside(has_brief))?;
-        Some(if self.claim_slot(place, held) { Claim::Taken(place, worth.class) } else { Claim::Lost })
-    }
-
-    /// The first empty slot of a line, else its first expired one, and its word B.
-    fn free_slot<U>(&self, number: usize, room: &Room<'_, U>) -> Option<(usize, u64)>
-    where
-        U: Fn(&FlowEntry) -> bool,
-    {
-        // Relaxed: the compare-exchange that follows decides.
-        let held = slots(self.places.line(number)?).map(|(_, b)| b.load(Ordering::Relaxed));
-        let slot =
-            held.iter().position(|b| *b == EMPTY).or_else(|| held.iter().position(|b| room.is_over(*b)))?;
-        Some((number * SLOTS + slot, *held.get(slot)?))
-    }
-
     /// Makes one slot ours and busy, if its word B is still `held`.
     fn claim_slot(&self, place: usize, held: u64) -> bool {
         let Some((_, b)) = self.slot(place) else {
@@ -436,55 +339,6 @@ impl FlowTable {
             self.places.count_free(place / SLOTS);
         }
         released
-    }
-
-    /// Fills a slot that is ours, and makes sure that its flow has no second entry.
-    fn publish(&self, place: usize, hash: u64, entry: FlowEntry) -> Inserted {
-        let Some((slot_a, slot_b)) = self.slot(place) else {
-            return Inserted::Full;
-        };
-        let number = place / SLOTS;
-        let in_alternate = number != self.places.primary(hash) && !self.places.is_overflow(number);
-        let a = entry.word_a(hash) | if in_alternate { IN_ALTERNATE } else { 0 };
-        let b = entry.word_b();
-        slot_a.store(a, Ordering::Release);
-        slot_b.store(b, Ordering::Release);
-        // Pairs with the same fence of another inserter of this flow: one of the two sees the other's entry.
-        fence(Ordering::SeqCst);
-        let mut ours = false;
-        for number in self.places.candidates(hash, self.places.has_spilled()) {
-            let Some(line) = self.places.line(number) else {
-                continue;
-            };
-            let mask = matching(line, hash);
-            for slot in (0..SLOTS).filter(|slot| mask & 1 << slot != 0) {
-                let at = number * SLOTS + slot;
-                if at == place {
-                    ours = true;
-                } else if ours {
-                    self.drop_duplicate(at, hash);
-                } else if let Some(first) = self.find_in(number, hash).filter(|found| found.place == at) {
-                    self.drop_duplicate(place, hash);
-                    return Inserted::Existing(first);
-                }
-            }
-        }
-        Inserted::New(Found { place, entry, hash, a, b })
-    }
-
-    /// Empties a slot as long as it holds this flow, also when others change it meanwhile.
-    fn drop_duplicate(&self, place: usize, hash: u64) {
-        let Some((slot_a, slot_b)) = self.slot(place) else {
-            return;
-        };
-        for _ in 0..ATTEMPTS {
-            let Some((_, b)) = read(slot_a, slot_b, |a| (a ^ hash) & FINGERPRINT == 0) else {
-                return;
-            };
-            if self.release(place, b) {
-                return;
-            }
-        }
     }
 
     /// The two words of a place.

@@ -108,11 +108,12 @@ impl Places {
     /// Lines a small table does not have are left out, so a line comes once at most.
     #[inline]
     pub(crate) fn candidates(&self, hash: u64, all: bool) -> impl Iterator<Item = usize> {
-        let overflow = self.lines.len() - self.main;
-        let [first, second] = self.spill_lines(hash);
+        let [first, second] = if all { self.spill_lines(hash) } else { [0, 0] };
         let numbers = [self.primary(hash), self.alternate(hash), first, second];
-        let present = [self.main > 0, self.main > 1, all && overflow > 0, all && overflow > 1];
-        numbers.into_iter().zip(present).filter_map(|(number, present)| present.then_some(number))
+        // A table that lacks one of them lacks all that come behind it: only one of three lines or fewer has no
+        // overflow area.
+        let overflow = if all { self.lines.len() - self.main } else { 0 };
+        numbers.into_iter().take(self.main.min(2) + overflow.min(2))
     }
 
     /// The numbers of the two lines of the overflow area, where there is one.
@@ -177,8 +178,11 @@ impl Places {
     /// Starts to bring the other candidate lines near.
     #[inline]
     pub(crate) fn prefetch_others(&self, hash: u64) {
-        for line in self.candidates(hash, self.has_spilled()).skip(1).filter_map(|number| self.line(number)) {
+        if let Some(line) = self.line(self.alternate(hash)) {
             prefetch_read(line);
+        }
+        if self.has_spilled() {
+            self.spill_lines(hash).into_iter().filter_map(|number| self.line(number)).for_each(prefetch_read);
         }
     }
 }

@@ -19,7 +19,7 @@ use packet::{Address, Family, Flow};
 use crate::hash::HashKey;
 use crate::maglev::Maglev;
 use crate::model::Model;
-use crate::route::Routes;
+use crate::route::{RouteSet, Routes};
 pub use crate::service::ServiceKey;
 use crate::service::Services;
 use crate::tick::TICK_SECONDS;
@@ -101,6 +101,20 @@ pub struct Vip {
     pub learn: bool,
     /// What becomes of a join whose token is unknown or ambiguous.
     pub unknown_token: UnknownToken,
+    /// The finished headers of its way of forwarding, IPv4 first.
+    routes: [Option<RouteSet>; 2],
+}
+
+impl Vip {
+    /// Which finished headers its packets of a family take, if any are finished.
+    #[inline]
+    pub(crate) fn routes(&self, family: Family) -> Option<RouteSet> {
+        let [v4, v6] = self.routes;
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        }
+    }
 }
 
 /// The immutable picture. See the module's header.
@@ -170,7 +184,6 @@ impl Snapshot {
         next.generation = generation;
         next.configured = true;
         next.backends = backends_of(model, site);
-        next.routes = next.make_routes();
         for pool in model.pools() {
             let before = self.pools.get(usize::from(pool.id.0)).and_then(Option::as_ref);
             put(&mut next.pools, usize::from(pool.id.0), Pool::of_model(pool, site, before, now_ms));
@@ -200,10 +213,11 @@ impl Snapshot {
             put(
                 &mut next.vips,
                 usize::from(vip.id.0),
-                Vip { name: vip.name, pool, forward, learn, unknown_token },
+                Vip { name: vip.name, pool, forward, learn, unknown_token, routes: [None; 2] },
             );
         }
         next.note_moved_services(self, now_ms);
+        next.find_routes();
         next
     }
 
@@ -246,12 +260,18 @@ impl Snapshot {
                 put(&mut next.backends, id, backend);
             }
         }
-        next.routes = next.make_routes();
+        next.find_routes();
         next
     }
 
-    fn make_routes(&self) -> Routes {
-        Routes::new(&self.backends, &self.ports, self.tunnel_sources)
+    /// Finishes the headers for all backends, and tells the VIPs where they are: that goes by how many backends there
+    /// are.
+    fn find_routes(&mut self) {
+        let routes = Routes::new(&self.backends, &self.ports, self.tunnel_sources);
+        for vip in self.vips.iter_mut().flatten() {
+            vip.routes = [Family::V4, Family::V6].map(|family| routes.set(vip.forward, family));
+        }
+        self.routes = routes;
     }
 
     /// The finished headers for backends.

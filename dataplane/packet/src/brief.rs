@@ -8,8 +8,9 @@
 //! **Invariant:** whatever is read here, [`crate::parse`] reads the same way; a frame it would refuse, or in which
 //! anything is unusual, is left to it. A test holds one against the other.
 
-use crate::flow::Words;
-use crate::tcp::{self, Flags};
+use crate::flow::{Address, Family, Flow, Words};
+use crate::parse::{Kind, Parsed};
+use crate::tcp::{self, Flags, Tcp};
 use crate::{ethernet, ipv4, ipv6};
 
 /// Bytes of the shortest frame read here, IPv4: Ethernet, IPv4 and TCP headers.
@@ -73,6 +74,17 @@ impl Brief4 {
         Some(Self { head, addresses: long(bytes, 26), ports: word(bytes, 34), len, flags })
     }
 
+    /// What [`crate::parse`] gives for the frame this was read from.
+    #[inline]
+    pub(crate) fn parsed(&self, frame: &[u8]) -> Parsed {
+        let [source, destination] = [self.addresses & 0xffff_ffff, self.addresses >> 32]
+            .map(|address| Address::from_v4(low_half(address).to_le_bytes()));
+        let [_, _, _, tos, ..] = self.head.to_le_bytes();
+        let ttl = frame.get(22).copied().unwrap_or(0);
+        let ip = Ip { source, destination, family: Family::V4, l4: 34, len: self.len, tos, ttl };
+        ip.parsed(frame, self.ports, self.flags)
+    }
+
     /// What [`crate::Flow::short_words`] gives for it.
     #[inline(always)]
     pub fn words(&self) -> Words {
@@ -105,6 +117,17 @@ impl Brief6 {
         Some(Self { head, source, destination, ports: word(bytes, 54), len, flags })
     }
 
+    /// What [`crate::parse`] gives for the frame this was read from.
+    #[inline]
+    pub(crate) fn parsed(&self, frame: &[u8]) -> Parsed {
+        let [source, destination] =
+            [self.source, self.destination].map(|address| Address(address.swap_bytes()));
+        let [first, second, .., ttl] = self.head.to_le_bytes();
+        let tos = first << 4 | second >> 4;
+        let ip = Ip { source, destination, family: Family::V6, l4: 54, len: self.len, tos, ttl };
+        ip.parsed(frame, self.ports, self.flags)
+    }
+
     /// What [`crate::Flow::short_words`] gives for it.
     #[inline(always)]
     pub fn words(&self) -> Words {
@@ -112,10 +135,64 @@ impl Brief6 {
     }
 }
 
+/// What an IP header says, of either family.
+struct Ip {
+    source: Address,
+    destination: Address,
+    family: Family,
+    l4: u16,
+    len: u16,
+    tos: u8,
+    ttl: u8,
+}
+
+impl Ip {
+    /// With the TCP header behind it, which is known to be whole.
+    #[inline(always)]
+    fn parsed(&self, frame: &[u8], ports: u32, flags: Flags) -> Parsed {
+        let l4 = usize::from(self.l4);
+        let header: &[u8; tcp::HEADER_LEN] =
+            frame.get(l4..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 20]);
+        let [_, _, _, _, a, b, c, d, e, f, g, h, offset, ..] = *header;
+        let [s0, s1, d0, d1] = ports.to_le_bytes();
+        let payload = self.l4 + u16::from(offset >> 4) * 4;
+        Parsed {
+            flow: Flow {
+                source: self.source,
+                destination: self.destination,
+                source_port: u16::from_be_bytes([s0, s1]),
+                destination_port: u16::from_be_bytes([d0, d1]),
+                protocol: tcp::PROTOCOL,
+                family: self.family,
+            },
+            tcp: Tcp {
+                seq: u32::from_be_bytes([a, b, c, d]),
+                ack: u32::from_be_bytes([e, f, g, h]),
+                flags,
+                options: (self.l4 + 20, payload),
+            },
+            kind: Kind::Tcp,
+            l3: 14,
+            l4: self.l4,
+            payload,
+            end: self.len.saturating_add(14),
+            tos: self.tos,
+            ttl: self.ttl,
+            dont_fragment: true,
+        }
+    }
+}
+
 /// Bytes of the TCP header, and its flags.
 #[inline(always)]
 fn offset_and_flags(offset: u8, flags: u8) -> (usize, Flags) {
     (usize::from(offset >> 4) * 4, Flags(flags))
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is asked for")]
+const fn low_half(word: u64) -> u32 {
+    word as u32
 }
 
 /// Four bytes at a constant place: the compiler sees that they are there.

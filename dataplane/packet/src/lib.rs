@@ -32,6 +32,7 @@ pub mod icmp6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod mptcp;
+mod opening;
 mod parse;
 pub mod tcp;
 mod tcp_option;
@@ -43,7 +44,8 @@ pub use flow::{Address, Family, Flow, Words};
 pub use mptcp::{
     AddAddr, Capable, CapableFlags, DataSequence, Dss, Join, Mapping, MpPrio, RemoveAddr, ResetReason, TcpRst,
 };
-pub use parse::{Kind, ParseError, Parsed, parse};
+pub use opening::{Opening, opening};
+pub use parse::{Kind, ParseError, Parsed, parse, walk};
 pub use tcp::{Flags, Tcp};
 pub use tcp_option::{Malformed, Options, options};
 pub use token::{Key, Token, Version, initial_data_sequence};

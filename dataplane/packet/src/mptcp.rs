@@ -68,7 +68,7 @@ impl CapableFlags {
 
     /// Linux: exactly H of the crypto bits D to H, and not B. Version 0 has no H-only rule, but needs H, the one
     /// algorithm there is.
-    const fn valid(self, version: Version) -> bool {
+    pub(crate) const fn valid(self, version: Version) -> bool {
         let crypto = match version {
             Version::V0 => self.0 & 0x01,
             Version::V1 => self.0 & 0x1f,

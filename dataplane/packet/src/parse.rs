@@ -8,6 +8,7 @@
 //! fragment header that fragments nothing (RFC 6946) is passed over. The walk over IPv6 extension headers takes
 //! at most [`EXTENSIONS_MAX`] steps.
 
+use crate::brief::{Brief4, Brief6};
 use crate::flow::{Address, Family, Flow};
 use crate::tcp::{self, Flags, Tcp};
 use crate::{arp, ethernet, icmp6, ipv4, ipv6, udp};
@@ -155,6 +156,20 @@ impl Parsed {
 /// when the buffer is the first segment of a longer frame, and only headers need to be in the buffer.
 #[inline]
 pub fn parse(frame: &[u8], wire_len: usize) -> Parsed {
+    if frame.len() == wire_len {
+        if let Some(brief) = Brief4::read(frame) {
+            return brief.parsed(frame);
+        }
+        if let Some(brief) = Brief6::read(frame) {
+            return brief.parsed(frame);
+        }
+    }
+    walk(frame, wire_len)
+}
+
+/// The same, header by header, whatever the frame is: what [`parse`] falls back to, and is tested against.
+#[inline(never)]
+pub fn walk(frame: &[u8], wire_len: usize) -> Parsed {
     let mut parsed = Parsed::EMPTY;
     let frame = frame.get(..wire_len).unwrap_or(frame);
     let input = Input { frame, wire_len };

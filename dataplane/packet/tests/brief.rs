@@ -7,12 +7,13 @@ mod strategy;
 
 use packet::brief::{Brief4, Brief6};
 use packet::build::packet;
-use packet::{Family, Kind, Parsed, parse};
+use packet::{Family, Kind, Parsed, parse, walk};
 use proptest::prelude::*;
 
 /// What is read in one line is what the walk reads, and only of whole, usual segments.
 fn agree(frame: &[u8]) {
-    let parsed = parse(frame, frame.len());
+    let parsed = walk(frame, frame.len());
+    assert_eq!(parse(frame, frame.len()), parsed);
     if let Some(brief) = Brief4::read(frame) {
         usual(&parsed, Family::V4, brief.len);
         assert!(parsed.dont_fragment);

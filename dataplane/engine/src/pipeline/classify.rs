@@ -5,7 +5,7 @@
 
 use ipc::counter::Counter;
 use ipc::reason::Reason;
-use packet::{Capable, Flags, Join, Kind, Malformed, Options, Parsed};
+use packet::{Flags, Kind, Malformed, Opening, Options, Parsed};
 
 use super::fast::{Fast, Scene};
 use super::{Class, Context, Slot, SynKind, other};
@@ -56,6 +56,7 @@ pub(super) fn one<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: 
     slot.parsed = packet::parse(frames.bytes(index), slot.received);
     slot.verdict = Verdict::drop(Reason::NotVip, cx.port);
     slot.class = Class::Decided;
+    slot.foreseen = None;
     match slot.parsed.kind {
         Kind::Tcp | Kind::Udp => service(slot, frames.bytes(index), cx),
         _ => other::classify(slot, frames, index, cx),
@@ -91,13 +92,14 @@ fn service(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) {
 /// What a SYN opens, by its options. Asks for the token's line where it joins.
 #[inline(never)]
 fn syn(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) -> SynKind {
-    let options = options_of(&slot.parsed, frame);
-    count_malformed(&options, cx);
+    let bytes = slot.parsed.tcp_options(frame);
+    let (opening, malformed) = packet::opening(bytes, slot.parsed.tcp.flags, has_payload(&slot.parsed));
+    count_malformed(malformed, cx);
     let Some((_, vip)) = slot.vip(cx) else {
         return SynKind::Plain;
     };
-    match (options.capable, options.join) {
-        (_, Some(Join::Syn { token, .. })) => {
+    match opening {
+        Opening::Join(token) => {
             cx.counters.add(Counter::JoinSyn, 1);
             slot.verdict.token = Some(token);
             if !vip.learn {
@@ -106,11 +108,11 @@ fn syn(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) -> SynKind {
             cx.tables.tokens.prefetch(cx.tables.token_hash(token, vip.pool));
             SynKind::Join(token)
         }
-        (Some(Capable::Syn { version, .. }), _) => {
+        Opening::Capable(version) => {
             cx.counters.add(Counter::CapableSyn, 1);
             if vip.learn { SynKind::Capable(version) } else { SynKind::Plain }
         }
-        _ => SynKind::Plain,
+        Opening::Plain => SynKind::Plain,
     }
 }
 
@@ -136,8 +138,8 @@ pub(super) fn has_payload(parsed: &Parsed) -> bool {
 }
 
 /// Counts what the option walk could not accept. The packet goes on as plain TCP.
-pub(super) fn count_malformed(options: &Options, cx: &Context<'_>) {
-    let Some(malformed) = options.malformed else {
+pub(super) fn count_malformed(malformed: Option<Malformed>, cx: &Context<'_>) {
+    let Some(malformed) = malformed else {
         return;
     };
     let counter = match malformed {

@@ -59,22 +59,39 @@ fn one<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, joins: &mut Joi
 /// A TCP packet that opens nothing.
 #[inline]
 fn tcp(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) {
-    let Some(found) = known(slot.hash, cx) else {
-        return adopt(slot, cx);
+    let look = look(slot.hash, cx);
+    let Some(found) = look.live() else {
+        return adopt(slot, &look, cx);
     };
     let flags = slot.parsed.tcp.flags;
     if !found.entry.state.is_settled() || flags.fin() || flags.rst() {
-        return unsettled::decide(slot, &found, frame, cx);
+        return unsettled::decide(slot, found, frame, cx);
     }
-    seen(slot, &found, cx);
+    seen(slot, found, cx);
     slot.forward(Reason::Flow, found.entry.backend);
 }
 
-/// The flow's entry, if it has one, its backend is still known and its idle time has not passed. What is stale
-/// counts as absent whether or not the sweep came by yet, so that verdicts do not depend on the sweep's place.
+/// What the table holds for a flow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    found: Option<Found>,
+    is_stale: bool,
+}
+
+impl Look {
+    /// The flow's entry, if it has one, its backend is still known and its idle time has not passed. What is stale
+    /// counts as absent whether or not the sweep came by yet, so that verdicts do not depend on the sweep's place.
+    #[inline]
+    pub(super) fn live(&self) -> Option<&Found> {
+        self.found.as_ref().filter(|_| !self.is_stale)
+    }
+}
+
+/// Looks a flow up.
 #[inline]
-pub(super) fn known(hash: u64, cx: &Context<'_>) -> Option<Found> {
-    cx.tables.flows.find(hash).filter(|found| !is_stale(&found.entry, cx))
+pub(super) fn look(hash: u64, cx: &Context<'_>) -> Look {
+    let found = cx.tables.flows.find(hash);
+    Look { found, is_stale: found.is_some_and(|found| is_stale(&found.entry, cx)) }
 }
 
 /// Whether an entry counts as absent: its backend is gone or its idle time has passed.
@@ -153,8 +170,8 @@ pub(super) fn touch(token: Token, backend: BackendId, promote: bool, cx: &Contex
 
 /// A TCP packet of no known flow: Maglev decides, and its entry goes first when room is needed.
 #[inline(never)]
-fn adopt(slot: &mut Slot, cx: &Context<'_>) {
-    open(slot, FlowState::Adopted, 0, None, cx);
+fn adopt(slot: &mut Slot, look: &Look, cx: &Context<'_>) {
+    open(slot, FlowState::Adopted, 0, look, cx);
     if slot.verdict.action == Action::Forward {
         cx.counters.add(Counter::Adopted, 1);
     }
@@ -163,12 +180,13 @@ fn adopt(slot: &mut Slot, cx: &Context<'_>) {
 /// A UDP packet.
 #[inline(never)]
 fn udp(slot: &mut Slot, cx: &Context<'_>) {
-    match known(slot.hash, cx) {
+    let look = look(slot.hash, cx);
+    match look.live() {
         Some(found) => {
-            seen(slot, &found, cx);
+            seen(slot, found, cx);
             slot.forward(Reason::Flow, found.entry.backend);
         }
-        None => open(slot, FlowState::Udp, 0, None, cx),
+        None => open(slot, FlowState::Udp, 0, &look, cx),
     }
 }
 
@@ -182,7 +200,7 @@ fn fragment(slot: &mut Slot, cx: &Context<'_>) {
 /// and of an unknown flow it makes no entry.
 #[inline(never)]
 fn related(slot: &mut Slot, cx: &Context<'_>) {
-    match known(slot.hash, cx) {
+    match look(slot.hash, cx).live() {
         Some(found) => slot.forward(Reason::Related, found.entry.backend),
         None => stateless(slot, Reason::Related, cx),
     }
@@ -202,8 +220,8 @@ pub(super) fn maglev(slot: &Slot, flow: &Flow, cx: &Context<'_>) -> Option<Backe
     cx.snapshot.choose(vip.pool, cx.snapshot.public_key().flow(flow))
 }
 
-/// Opens a flow on the backend Maglev chooses, over the entry that gives way to it, if one does.
-pub(super) fn open(slot: &mut Slot, state: FlowState, isn: u32, over: Option<&Found>, cx: &Context<'_>) {
+/// Opens a flow on the backend Maglev chooses, over the entry that was found, which is stale or gives way to it.
+pub(super) fn open(slot: &mut Slot, state: FlowState, isn: u32, over: &Look, cx: &Context<'_>) {
     match maglev(slot, &slot.parsed.flow, cx) {
         Some(backend) => {
             let entry = FlowEntry::opened(state, cx.now, backend, isn, isn);
@@ -217,22 +235,22 @@ pub(super) fn open(slot: &mut Slot, state: FlowState, isn: u32, over: Option<&Fo
 ///
 /// Where another worker made it first, its backend holds: a live entry other than the one that was judged is
 /// never written over. Where the table is full the packet goes on without an entry, counted.
-pub(super) fn place(
-    slot: &mut Slot,
-    entry: FlowEntry,
-    reason: Reason,
-    over: Option<&Found>,
-    cx: &Context<'_>,
-) {
+pub(super) fn place(slot: &mut Slot, entry: FlowEntry, reason: Reason, over: &Look, cx: &Context<'_>) {
     let flows = &cx.tables.flows;
-    let stale = || flows.find(slot.hash).filter(|found| is_stale(&found.entry, cx));
-    if over.copied().or_else(stale).is_some_and(|old| flows.update(&old, entry)) {
+    if over.found.is_some_and(|old| flows.update(&old, entry)) {
         cx.counters.add(Counter::FlowInserted, 1);
         return slot.forward(reason, entry.backend);
     }
     let unsure = |other: &FlowEntry| is_unsure(other, cx);
     let room = Room { now: cx.now, lifetimes: &cx.tables.lifetimes, unsure };
-    match flows.insert(slot.hash, entry, &room) {
+    // A SYN's flow was looked for a moment ago, and `insert_absent` looks once more when it is done. Packets in the
+    // middle of a flow are the ones that a look may have missed while its entry moved.
+    let inserted = if entry.state.is_half_open() && over.found.is_none() {
+        flows.insert_absent(slot.hash, entry, &room)
+    } else {
+        flows.insert(slot.hash, entry, &room)
+    };
+    match inserted {
         Inserted::New(_) => cx.counters.add(Counter::FlowInserted, 1),
         Inserted::Over(_, class) => {
             cx.counters.add(Counter::FlowInserted, 1);

@@ -16,16 +16,16 @@
 //! flow's line; the headers written, and counted.
 
 use ipc::counter::Counter;
-use ipc::id::{BackendId, VipId};
+use ipc::id::{BackendId, PortId, VipId};
 use ipc::limits::MAX_PORTS;
 use ipc::reason::Reason;
 use packet::brief::{Brief4, Brief6};
 use packet::{Address, Family, Flags, Words, ethernet, ipv4, ipv6, tcp};
 
-use super::Context;
+use super::{Context, Slot};
 use crate::frames::Frames;
 use crate::route::{HEAD, HEAD4, Kind, Route, RouteSet};
-use crate::snapshot::ServiceKey;
+use crate::snapshot::{ServiceKey, Vip};
 use crate::verdict::{Action, Verdict};
 
 /// What is remembered of a packet between the passes.
@@ -112,6 +112,9 @@ impl Scene {
 
     #[inline(always)]
     fn look4(&mut self, brief: &Brief4, wire_len: usize, fast: &mut Fast, cx: &Context<'_>) -> bool {
+        if brief.flags.any(UNUSUAL) {
+            return false;
+        }
         let key = brief.addresses >> 32 << 16 | u64::from(brief.ports >> 16);
         if key != self.last4.0 {
             let [.., a, b, c, d] = brief.addresses.to_le_bytes();
@@ -122,11 +125,14 @@ impl Scene {
         }
         remember(fast, self.last4.1, brief.words(), wire_len, brief.len, cx);
         fast.head = brief.head;
-        !brief.flags.any(UNUSUAL)
+        true
     }
 
     #[inline(always)]
     fn look6(&mut self, brief: &Brief6, wire_len: usize, fast: &mut Fast, cx: &Context<'_>) -> bool {
+        if brief.flags.any(UNUSUAL) {
+            return false;
+        }
         let port = brief.ports >> 16;
         if (brief.destination, port) != (self.last6.0, self.last6.1) {
             let Some(service) = ask(Address(brief.destination.swap_bytes()), brief.ports, Family::V6, cx)
@@ -137,7 +143,7 @@ impl Scene {
         }
         remember(fast, self.last6.2, brief.words(), wire_len, brief.len, cx);
         fast.head = brief.head;
-        !brief.flags.any(UNUSUAL)
+        true
     }
 }
 
@@ -158,7 +164,7 @@ fn ask(address: Address, ports: u32, family: Family, cx: &Context<'_>) -> Option
     let [_, _, high, low] = ports.to_le_bytes();
     let port = u16::from_be_bytes([high, low]);
     let id = cx.snapshot.service_at(&ServiceKey { address, port, protocol: tcp::PROTOCOL, family })?;
-    let routes = cx.snapshot.routes().set(cx.snapshot.vip(id)?.forward, family)?;
+    let routes = cx.snapshot.vip(id)?.routes(family)?;
     Some(Service { vip: id.0, routes })
 }
 
@@ -241,9 +247,16 @@ pub(super) fn run<F: Frames>(
 
 impl Fast {
     /// The second pass: looks the flow up, in the line that was asked for. Where it is not, asks for the others.
+    /// Says whether it is there and settled.
     #[inline(always)]
-    pub(super) fn find(&mut self, cx: &Context<'_>) {
+    pub(super) fn find(&mut self, cx: &Context<'_>) -> bool {
         self.backend = cx.tables.flows.settled(self.hash, cx.now).map_or(LOST, |backend| backend.0);
+        self.backend != LOST
+    }
+
+    /// Its flow's place in the table.
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
     }
 
     /// What was found counts no more: it is looked up again when its turn comes.
@@ -329,6 +342,40 @@ impl Fast {
             port: cx.snapshot.routes().get(self.service.routes, backend).map_or(cx.port, |route| route.port),
         }
     }
+}
+
+/// Writes the headers of a packet that was decided in the general way, if it has a route and no VLAN tag; the port it
+/// leaves by. `None`: nothing was done.
+#[inline]
+pub(super) fn rewrite<F: Frames>(
+    slot: &Slot,
+    vip: &Vip,
+    frames: &mut F,
+    index: usize,
+    cx: &Context<'_>,
+) -> Option<PortId> {
+    let parsed = &slot.parsed;
+    let routes = vip.routes(parsed.flow.family)?;
+    let frame = frames.bytes(index);
+    if usize::from(parsed.l3) != ethernet::HEADER_LEN || !parsed.dont_fragment || frame.len() != slot.received
+    {
+        return None;
+    }
+    let at = match parsed.flow.family {
+        Family::V4 => 12,
+        Family::V6 => 14,
+    };
+    let head = u64::from_le_bytes(*frame.get(at..)?.first_chunk()?);
+    let backend = slot.verdict.backend?;
+    let route = cx.snapshot.routes().get(routes, backend)?;
+    let received = u16::try_from(slot.received).ok()?;
+    let (service, len) = (Service { vip: 0, routes }, parsed.packet_len());
+    let fast = Fast { hash: 0, head, service, len, received, backend: backend.0 };
+    if len > route.room {
+        return None;
+    }
+    fast.rewrite(route, frames, index)?;
+    Some(route.port)
 }
 
 /// Ethernet and outer IPv4 headers: the route's, with what is the packet's own. `head` is as [`Brief4::head`] says.

@@ -29,7 +29,7 @@ use ipc::counters::WorkerCounters;
 use ipc::id::{BackendId, PortId, VipId};
 use ipc::limits::{BURST, MAX_PORTS};
 use ipc::reason::Reason;
-use packet::{Parsed, Token, Version};
+use packet::{Key, Parsed, Token, Version};
 
 use self::fast::Fast;
 use self::join_rate::JoinRate;
@@ -94,6 +94,8 @@ struct Slot {
     verdict: Verdict,
     /// Bytes received: what leaves may be longer.
     received: usize,
+    /// A key that was seen ahead, and its token, whose line was asked for.
+    foreseen: Option<(Key, Token)>,
 }
 
 /// One worker's pipeline: scratch memory for a burst. Kept for life, so that nothing is initialised per burst.
@@ -113,6 +115,7 @@ impl Default for Pipeline {
             class: Class::Decided,
             verdict: Verdict::drop(Reason::NoConfig, PortId(0)),
             received: 0,
+            foreseen: None,
         };
         Self {
             slots: [slot; BURST],
@@ -130,16 +133,20 @@ impl Pipeline {
         let count = frames.len().min(BURST);
         let slots = self.slots.get_mut(..count).unwrap_or_default();
         let fast = self.fast.get_mut(..count).unwrap_or_default();
-        let held = classify::burst(slots, fast, frames, cx);
+        let mut held = classify::burst(slots, fast, frames, cx);
         if held.syn {
             syn::prefetch(slots, ones(count) & !held.fast, cx);
         }
+        let mut lost = 0;
         for (index, fast) in fast.iter_mut().enumerate() {
             if held.fast >> index & 1 == 1 {
-                fast.find(cx);
+                lost |= u64::from(!fast.find(cx)) << index;
             } else {
                 fast.give_up();
             }
+        }
+        if lost != 0 {
+            held.fast &= !unsettled::foresee(slots, fast, lost, frames, cx);
         }
         let (done, mut leaving) = decide::burst(slots, fast, held.fast, frames, &mut self.joins, cx);
         let others = ones(count) & !done;

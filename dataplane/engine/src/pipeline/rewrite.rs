@@ -10,7 +10,7 @@ use packet::tunnel::{self, Inner};
 use packet::{Address, Family, Flow, ethernet};
 
 use super::too_big::{self, Allowance};
-use super::{Context, Slot, bits};
+use super::{Context, Slot, bits, fast};
 use crate::frames::Frames;
 use crate::snapshot::Tunnel;
 use crate::verdict::Action;
@@ -69,6 +69,10 @@ fn rewrite<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: &Contex
     let (_, vip) = slot.vip(cx).ok_or(Reason::NotVip)?;
     let destination = backend.mac.ok_or(Reason::NoNeighbour)?;
     let family = slot.parsed.flow.family;
+    if let Some(port) = fast::rewrite(slot, vip, frames, index, cx) {
+        slot.verdict.port = port;
+        return Ok(());
+    }
     let tunnel = match vip.forward {
         Forward::L2dsr => None,
         Forward::Ipip | Forward::Gue => Some(backend.tunnel(family).ok_or(Reason::NoTunnelAddress)?),

@@ -10,10 +10,10 @@ use ipc::message::UnknownToken;
 use ipc::reason::Reason;
 use packet::{Token, Version};
 
+use super::decide::Look;
 use super::join_rate::JoinRate;
 use super::{Class, Context, Slot, SynKind, bits, decide, local};
 use crate::flow_entry::{FlowEntry, FlowState};
-use crate::flow_table::Found;
 use crate::frames::Frames;
 use crate::snapshot::Vip;
 use crate::token_table::TokenLookup;
@@ -45,8 +45,8 @@ pub(super) fn decide<F: Frames>(
     joins: &mut JoinRate,
     cx: &Context<'_>,
 ) {
-    let known = decide::known(slot.hash, cx);
-    if let Some(found) = &known {
+    let look = decide::look(slot.hash, cx);
+    if let Some(found) = look.live() {
         let entry = found.entry;
         let isn = slot.parsed.tcp.seq;
         if entry.is_opened_by(isn) && !contradicts(&entry, kind) {
@@ -67,7 +67,7 @@ pub(super) fn decide<F: Frames>(
         }
     }
     let isn = slot.parsed.tcp.seq;
-    let over = known.as_ref();
+    let over = &look;
     match kind {
         SynKind::Plain => decide::open(slot, FlowState::SynPlain, isn, over, cx),
         SynKind::Capable(Version::V0) => decide::open(slot, FlowState::SynCapableV0, isn, over, cx),
@@ -94,7 +94,7 @@ fn reason_again(entry: &FlowEntry, kind: SynKind) -> Reason {
 fn join<F: Frames>(
     slot: &mut Slot,
     token: Token,
-    over: Option<&Found>,
+    over: &Look,
     frames: &mut F,
     index: usize,
     joins: &mut JoinRate,
@@ -123,7 +123,7 @@ fn orphan<F: Frames>(
     slot: &mut Slot,
     vip: &Vip,
     reason: Reason,
-    over: Option<&Found>,
+    over: &Look,
     frames: &mut F,
     index: usize,
     cx: &Context<'_>,

@@ -13,19 +13,73 @@ use ipc::counter::Counter;
 use ipc::reason::Reason;
 use packet::{Capable, Join, Key, Options, Token, Version};
 
-use super::{Context, Slot, classify, decide};
+use super::fast::Fast;
+use super::{Context, Slot, bits, classify, decide};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::flow_table::Found;
+use crate::frames::Frames;
 use crate::token_table::Learn;
 
 /// Most data a SYN may have carried (TCP Fast Open, RFC 7413: one segment).
 const TFO: u32 = 1460;
 
+/// Looks ahead at packets whose flow was not found settled, before any of the burst is decided: those of a flow that is
+/// opening or ending go the general way at once. Where one brings the key that its flow waits for, the key is hashed and
+/// the token's lines are asked for, since each would otherwise be waited for. Says which packets go the general way.
+///
+/// What is seen here decides nothing: each packet is looked up again when its turn comes.
+#[inline(never)]
+pub(super) fn foresee<F: Frames>(
+    slots: &mut [Slot],
+    fast: &mut [Fast],
+    lost: u64,
+    frames: &mut F,
+    cx: &Context<'_>,
+) -> u64 {
+    let mut general = 0;
+    for index in bits(lost) {
+        let (Some(slot), Some(fast)) = (slots.get_mut(index), fast.get_mut(index)) else { break };
+        let Some(found) = cx.tables.flows.find(fast.hash()) else { continue };
+        if found.entry.state.is_settled() {
+            continue;
+        }
+        classify::one(slot, frames, index, cx);
+        fast.give_up();
+        general |= 1 << index;
+        if matches!(found.entry.state, FlowState::SynCapableV0 | FlowState::SynCapableV1) {
+            foresee_key(slot, frames.bytes(index), cx);
+        }
+    }
+    for index in bits(general) {
+        if let Some((token, hash)) = slots.get(index).and_then(|slot| foreseen(slot, cx)) {
+            cx.tables.tokens.prefetch_rest(hash, token);
+        }
+    }
+    general
+}
+
+/// Hashes the key that a packet brings, and asks for its token's line.
+fn foresee_key(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) {
+    let options = classify::options_of(&slot.parsed, frame);
+    let Some(Capable::Ack { version, receiver, .. }) = options.capable else { return };
+    slot.foreseen = Some((receiver, Token::from_key(version, &receiver)));
+    if let Some((_, hash)) = foreseen(slot, cx) {
+        cx.tables.tokens.prefetch(hash);
+    }
+}
+
+/// The token that was foreseen, and its hash in the VIP's pool.
+fn foreseen(slot: &Slot, cx: &Context<'_>) -> Option<(Token, u64)> {
+    let (_, token) = slot.foreseen?;
+    let (_, vip) = slot.vip(cx)?;
+    Some((token, cx.tables.token_hash(token, vip.pool)))
+}
+
 /// Decides a packet of a known flow that is not settled, or that ends it.
 #[inline(never)]
 pub(super) fn decide(slot: &mut Slot, found: &Found, frame: &[u8], cx: &Context<'_>) {
     let options = classify::options_of(&slot.parsed, frame);
-    classify::count_malformed(&options, cx);
+    classify::count_malformed(options.malformed, cx);
     let flags = slot.parsed.tcp.flags;
     let entry = found.entry;
 
@@ -116,7 +170,10 @@ fn await_key(
         let state = if fell_back { FlowState::Plain } else { entry.state };
         return FlowEntry { state, ..*entry };
     };
-    let token = Token::from_key(*said, receiver);
+    let token = match slot.foreseen {
+        Some((key, token)) if key == *receiver && *said == version => token,
+        _ => Token::from_key(*said, receiver),
+    };
     slot.verdict.token = Some(token);
     let isn = entry.aux;
     let in_place = slot.parsed.tcp.seq.wrapping_sub(isn.wrapping_add(1)) <= TFO;

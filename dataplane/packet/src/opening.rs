@@ -1,0 +1,112 @@
+//! What a SYN opens, by its options: the straight way to the three answers that matter.
+//!
+//! Why it exists beside [`crate::options`]: a flood of SYNs must cost little, and a client's SYN has nearly always the
+//! options that Linux sends, in Linux's order: MSS, SACK permitted, timestamps, no-operation, window scale, and behind
+//! them MP_CAPABLE of version 1 or MP_JOIN (RFC 8684 sections 3.1 and 3.2), or nothing.
+//!
+//! **Invariant:** for such a SYN the answer is that of [`crate::options`]; for any other the answer is
+//! [`crate::options`]' own. A test holds one against the other.
+
+use crate::mptcp::{self, Capable, CapableFlags, Join};
+use crate::tcp::Flags;
+use crate::tcp_option::{self, Malformed};
+use crate::token::{Token, Version};
+
+/// What a SYN opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// A connection without MPTCP.
+    Plain,
+    /// An MPTCP connection.
+    Capable(Version),
+    /// A further subflow of the connection with this token.
+    Join(Token),
+}
+
+/// Bytes of the options that Linux sends with every SYN.
+const COMMON: usize = 20;
+
+/// What a SYN opens, and what was wrong with its options.
+#[inline]
+pub fn opening(bytes: &[u8], flags: Flags, payload: bool) -> (Opening, Option<Malformed>) {
+    match usual(bytes) {
+        Some(opening) => (opening, None),
+        None => unusual(bytes, flags, payload),
+    }
+}
+
+/// The answer for options as Linux sends them.
+#[inline]
+fn usual(bytes: &[u8]) -> Option<Opening> {
+    let (common, rest) = bytes.split_first_chunk::<COMMON>()?;
+    let is_common = matches!(common, [2, 4, _, _, 4, 2, 8, 10, _, _, _, _, _, _, _, _, 1, 3, 3, _]);
+    if !is_common {
+        return None;
+    }
+    match *rest {
+        [] => Some(Opening::Plain),
+        [mptcp::KIND, 4, 0x01, flags] if CapableFlags(flags).valid(Version::V1) => {
+            Some(Opening::Capable(Version::V1))
+        }
+        // Subtype MP_JOIN, with the backup flag or without.
+        [mptcp::KIND, 12, 0x10 | 0x11, _, a, b, c, d, _, _, _, _] => {
+            Some(Opening::Join(Token(u32::from_be_bytes([a, b, c, d]))))
+        }
+        _ => None,
+    }
+}
+
+/// The answer for any options.
+#[inline(never)]
+fn unusual(bytes: &[u8], flags: Flags, payload: bool) -> (Opening, Option<Malformed>) {
+    let options = tcp_option::options(bytes, flags, payload);
+    let opening = match (options.capable, options.join) {
+        (_, Some(Join::Syn { token, .. })) => Opening::Join(token),
+        (Some(Capable::Syn { version, .. }), _) => Opening::Capable(version),
+        _ => Opening::Plain,
+    };
+    (opening, options.malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    const LINUX: [u8; COMMON] = [2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
+
+    fn with(rest: &[u8]) -> Vec<u8> {
+        [&LINUX, rest].concat()
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_usual_syn_is_read_as_the_walk_reads_it() {
+        let capable = with(&[30, 4, 0x01, 0x81]);
+        let join = with(&[30, 12, 0x10, 2, 1, 2, 3, 4, 5, 6, 7, 8]);
+        for whole in [with(&[]), capable, join] {
+            assert!(usual(&whole).is_some());
+            for at in 0..whole.len() {
+                for byte in 0..=255 {
+                    let mut changed = whole.clone();
+                    changed[at] = byte;
+                    for payload in [false, true] {
+                        let walked = unusual(&changed, Flags::SYN, payload);
+                        assert_eq!(opening(&changed, Flags::SYN, payload), walked, "{changed:?}");
+                    }
+                }
+                let cut = &whole[..at];
+                assert_eq!(opening(cut, Flags::SYN, false), unusual(cut, Flags::SYN, false));
+            }
+        }
+    }
+
+    #[test]
+    fn what_opens_what() {
+        let of = |rest: &[u8]| opening(&with(rest), Flags::SYN, false).0;
+        assert_eq!(of(&[]), Opening::Plain);
+        assert_eq!(of(&[30, 4, 0x01, 0x01]), Opening::Capable(Version::V1));
+        assert_eq!(of(&[30, 12, 0x11, 2, 1, 2, 3, 4, 5, 6, 7, 8]), Opening::Join(Token(0x0102_0304)));
+        let v0 = [30, 12, 0x00, 0x81, 1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(of(&v0), Opening::Capable(Version::V0));
+    }
+}
