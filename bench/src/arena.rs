@@ -190,9 +190,13 @@ impl Frames for Burst<'_> {
 
     #[inline]
     fn prefetch(&self, index: usize) {
-        let bytes = self.bytes(index);
-        prefetch_bytes(bytes);
-        prefetch_bytes(bytes.get(64..).unwrap_or_default());
+        let Some(place) = self.place(index) else { return };
+        let Some(buffer) = self.buffers.get(place.buffer as usize) else { return };
+        // As `dpdk::Burst`: the line before the frame, where outer headers go, and its first two.
+        let start = usize::from(place.start);
+        for line in [start.saturating_sub(64), start, start + 64] {
+            prefetch_bytes(buffer.0.get(line..).unwrap_or_default());
+        }
     }
 }
 

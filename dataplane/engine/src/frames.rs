@@ -39,7 +39,7 @@ pub trait Frames {
     /// they do not fit the first segment's buffer.
     fn replace(&mut self, index: usize, bytes: &[u8]) -> bool;
 
-    /// Asks the CPU to have the frame's first cache lines at hand soon.
+    /// Asks the CPU to have the frame's first cache lines at hand soon, and the one before them, where outer headers go.
     fn prefetch(&self, index: usize);
 }
 
