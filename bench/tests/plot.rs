@@ -116,7 +116,7 @@ fn every_plot_names_its_series_and_all_its_conditions() {
             ],
         ),
         ("ns-flows-established-v4-bursts", &["bursts of 32", "bursts of 64", "burst: 32, 64"]),
-        ("ns-flows-established-v6", &["Weft's engine", "established v6"]),
+        ("ns-flows-established-v6", &["Weft's engine", "established, IPv6"]),
         ("ns-tokens", &["tokens: 1 M, 10 M", "Weft's engine"]),
         ("mpps-workers", &["Weft's engine", "in proportion to workers", "none is lost"]),
         ("mpps-frame", &["PDR", "NDR", "10 Gb/s link", "0.5 % lost <1 s>; none & never"]),

@@ -114,7 +114,8 @@ pub(crate) fn decimal(value: f64) -> String {
 /// A count as people say it: 1 k, 64 k, 1 M. Powers of two are told by their own k and M.
 pub(crate) fn count(value: f64) -> String {
     for (binary, decimal_unit, unit) in [(1_048_576.0, 1e6, "M"), (1024.0, 1e3, "k")] {
-        if value >= decimal_unit {
+        // What rounds to a thousand of the smaller unit is one of the larger.
+        if value >= decimal_unit * 0.9995 {
             let whole = |divisor: f64| (value / divisor).fract() == 0.0;
             // 65,536 flows are 64 k, and a million is 1 M.
             let divisor = if whole(binary) && !whole(decimal_unit) { binary } else { decimal_unit };
@@ -131,8 +132,10 @@ mod tests {
     #[test]
     fn a_count_is_told_in_the_unit_it_was_meant_in() {
         let told: Vec<String> =
-            [1.0, 1000.0, 1024.0, 65_536.0, 64_000.0, 1e6, 1_048_576.0, 1e7, 1.5e6].map(count).to_vec();
-        assert_eq!(told, ["1", "1 k", "1 k", "64 k", "64 k", "1 M", "1 M", "10 M", "1.5 M"]);
+            [1.0, 1000.0, 1024.0, 65_536.0, 64_000.0, 999_996.0, 1e6, 1_048_576.0, 9_999_902.0, 1.5e6]
+                .map(count)
+                .to_vec();
+        assert_eq!(told, ["1", "1 k", "1 k", "64 k", "64 k", "1 M", "1 M", "1 M", "10 M", "1.5 M"]);
     }
 
     #[test]

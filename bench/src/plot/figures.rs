@@ -189,25 +189,50 @@ fn link_mpps(gigabits: f64, frame: f64) -> f64 {
     gigabits * 1e3 / (bytes * 8.0)
 }
 
-/// Latency against the share of packets that had less.
-fn percentiles(run: &Run) -> Option<Figure> {
-    let lines = lines(run, Along::Percentile, |row| row.unit == "us");
-    let mut series = series(&lines, Along::Percentile);
+/// Latency, and what lies between two polls of a worker, against the share that had less.
+fn percentiles(run: &Run) -> Vec<Figure> {
+    let latency = lines(run, Along::Percentile, |row| row.unit == "us");
+    let gap = lines(run, Along::Percentile, |row| row.unit == "ns" && row.figure == "gap");
+    [
+        distribution(
+            run,
+            "latency",
+            "Latency, there and back",
+            "packets that took",
+            "microseconds",
+            &latency,
+        ),
+        distribution(run, "gaps", "Time between two polls of a worker", "polls that waited", "ns", &gap),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn distribution(
+    run: &Run,
+    file: &str,
+    title: &str,
+    what: &str,
+    unit: &str,
+    lines: &[Line<'_>],
+) -> Option<Figure> {
+    let mut series = series(lines, Along::Percentile);
     let x = values(&series, |point| point.x);
     let furthest = x.iter().copied().filter(|&percent| percent < 100.0).map(nines).fold(0.0, f64::max);
-    // The greatest of all has no share of packets above it: half a power of ten beyond the last.
+    // The greatest of all has no share above it: half a power of ten beyond the last.
     let place = move |percent: f64| if percent < 100.0 { nines(percent) } else { furthest + 0.5 };
     for point in series.iter_mut().flat_map(|series| &mut series.points) {
         point.x = place(point.x);
     }
     let places: Vec<f64> = x.iter().map(|&percent| place(percent)).collect();
     let name = move |at: f64| if at > furthest { "greatest".to_owned() } else { percent(at) };
-    figure("latency", !lines.is_empty(), || Chart {
-        title: "Latency, there and back".to_owned(),
-        subtitle: subtitle(&lines, "Share of packets that took no longer; lower is better."),
+    figure(file, !lines.is_empty(), || Chart {
+        title: title.to_owned(),
+        subtitle: subtitle(lines, &format!("Share of {what} no longer; lower is better.")),
         x: Axis::at_values("percentile", Scale::Linear, &places, name),
-        y: Axis::ratios("microseconds", &values(&series, |point| point.y)),
-        notes: conditions(run, &lines),
+        y: Axis::ratios(unit, &values(&series, |point| point.y)),
+        notes: conditions(run, lines),
         series,
     })
 }
@@ -227,6 +252,7 @@ fn percent(nines: f64) -> String {
 /// What all cases of a chart have in common, and how to read it.
 fn subtitle(lines: &[Line<'_>], reading: &str) -> String {
     let shared = shared_case(lines);
+    let shared = shared.trim_end_matches(',');
     if shared.is_empty() { reading.to_owned() } else { format!("{shared}. {reading}") }
 }
 

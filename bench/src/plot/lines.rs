@@ -169,22 +169,30 @@ pub(crate) fn series(lines: &[Line<'_>], along: Along) -> Vec<Series> {
         .collect();
     let names = names(&keys);
     let floor = figure_name("floor");
+    let engine = figure_name("engine");
     // A floor is drawn in the colour of what stands on it.
-    let above = |key: &[String]| keys.iter().position(|other| other[0] != floor && other[1..] == key[1..]);
+    fn colour<'k>(key: &'k [String], pair: &[&str]) -> &'k [String] {
+        if pair.contains(&key[0].as_str()) { &key[1..] } else { key }
+    }
+    let pair = [engine.as_str(), floor.as_str()];
+    let mut colours: Vec<&[String]> = Vec::new();
+    for key in &keys {
+        if !colours.contains(&colour(key, &pair)) {
+            colours.push(colour(key, &pair));
+        }
+    }
+    let ink = |key: &[String]| colours.iter().position(|&other| other == colour(key, &pair));
     lines
         .iter()
+        .zip(&keys)
         .zip(names)
         .enumerate()
-        .map(|(index, (line, name))| {
-            let is_floor = line.key[0] == floor;
-            let on = if is_floor { above(&line.key) } else { None };
-            Series {
-                name,
-                points: line.rows.iter().filter_map(|row| point(row, along)).collect(),
-                ink: Ink::Series(on.unwrap_or(index)),
-                stroke: if is_floor { Stroke::Dashed } else { Stroke::Solid },
-                main: index == 0,
-            }
+        .map(|(index, ((line, key), name))| Series {
+            name,
+            points: line.rows.iter().filter_map(|row| point(row, along)).collect(),
+            ink: Ink::Series(ink(key).unwrap_or(index)),
+            stroke: if key[0] == floor { Stroke::Dashed } else { Stroke::Solid },
+            main: index == 0,
         })
         .collect()
 }
@@ -237,15 +245,39 @@ fn figure_name(figure: &str) -> String {
     }
 }
 
-/// A name of a file as words.
+/// A case or figure as words.
 pub(crate) fn words(name: &str) -> String {
-    name.replace('_', " ")
+    name.replace("_v4", ", IPv4").replace("_v6", ", IPv6").replace('_', " ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::Conditions;
+
+    #[test]
+    fn a_floor_has_the_colour_of_its_engine() {
+        let mut run = run(&[]);
+        for (burst, figure) in
+            [(32, "engine"), (32, "floor"), (64, "engine"), (64, "floor"), (64, "floor_line")]
+        {
+            for flows in [1000, 2000] {
+                let (burst, flows) = (Some(burst), Some(flows));
+                run.series.push(Row {
+                    burst,
+                    flows,
+                    figure: figure.to_owned(),
+                    median: 1.0,
+                    ..Row::default()
+                });
+            }
+        }
+        let inks: Vec<Ink> = series(&lines(&run, Along::Flows, |_| true), Along::Flows)
+            .iter()
+            .map(|series| series.ink)
+            .collect();
+        assert_eq!(inks, [0, 0, 1, 1, 2].map(Ink::Series));
+    }
 
     #[test]
     fn what_all_cases_begin_with_is_in_no_name() {
