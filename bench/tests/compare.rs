@@ -82,6 +82,11 @@ fn figures(rows: &[Row]) -> BTreeSet<&str> {
     rows.iter().map(|row| row.figure.as_str()).collect()
 }
 
+fn has_testpmd() -> bool {
+    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .any(|folder| folder.join("dpdk-testpmd").is_file())
+}
+
 #[test]
 fn weft_is_measured_from_a_file_with_every_flow_established() {
     const NAME: &str = "weft_is_measured_from_a_file_with_every_flow_established";
@@ -125,27 +130,27 @@ fn weft_is_measured_against_a_sender_and_under_a_reload() {
         "128,1514",
         "--latency-seconds",
         "0.2",
+        "--testpmd-sink",
         "--reload-pps",
         "20000",
     ];
     let rows = place.run(&programs, &words);
-    let expected = [
-        "blackout_gap",
-        "blackout_loss",
-        "blackout_receiver",
-        "blackout_silence",
-        "latency",
-        "vhost_most",
-        "vhost_ndr",
-    ];
+    let expected =
+        ["blackout_gap", "blackout_loss", "blackout_receiver", "blackout_silence", "vhost_most", "vhost_ndr"];
     let found = figures(&rows);
     assert!(expected.iter().all(|figure| found.contains(figure)), "{found:?}");
     let percentiles: Vec<f64> = rows.iter().filter_map(|row| row.percentile).collect();
-    assert_eq!(percentiles, [50.0, 90.0, 99.0, 99.9, 100.0].repeat(3));
+    let search = rows.iter().find(|row| row.figure == "vhost_pdr").unwrap();
+    // Where others have the CPUs there may be no rate at which hardly anything is lost, and no latency below it.
+    let loads = if search.median > 0.0 { 3 } else { 0 };
+    assert_eq!(percentiles, [50.0, 90.0, 99.0, 99.9, 100.0].repeat(loads));
     let frames: Vec<_> =
         rows.iter().filter(|row| row.figure == "vhost_most").map(|row| row.frame_bytes.unwrap()).collect();
     assert_eq!(frames, [128, 1514]);
-    let search = rows.iter().find(|row| row.figure == "vhost_pdr").unwrap();
+    if has_testpmd() {
+        let row = rows.iter().find(|row| row.case.ends_with("testpmd as sink")).unwrap();
+        assert!(row.extra["last_trial"]["received"]["packets"].as_u64() > Some(0), "{row:?}");
+    }
     assert_eq!(search.extra["weft_dropped_in_all"], 0, "whatever was lost was lost in a ring");
     let reload = rows.iter().find(|row| row.case == "1,000 backends changed").unwrap();
     assert!(reload.extra["reload_ms"].as_f64().unwrap() > 0.0);

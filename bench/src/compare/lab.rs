@@ -130,6 +130,14 @@ impl Lab {
         (at(0).unwrap_or(0), receives)
     }
 
+    /// The CPU of a sink that is a program of its own, and whether nobody else has it.
+    pub fn sink(&self) -> (u32, bool) {
+        match self.cpus.get(1).filter(|_| self.cpus.len() >= 3) {
+            Some(cpu) => (*cpu, true),
+            None => (self.senders(1).0, false),
+        }
+    }
+
     /// DPDK's file prefix for a program of this lab.
     pub fn prefix(&self, program: &str) -> String {
         format!("weft-bench-{}-{program}", std::process::id())

@@ -90,6 +90,10 @@ pub struct Args {
     /// Packets a second while 1,000 backends change; by default half of the PDR that was found.
     #[arg(long, value_name = "PPS")]
     pub reload_pps: Option<f64>,
+    /// Search also with dpdk-testpmd as the sink, behind a second port of Weft's. Where there is a third CPU this is done
+    /// anyway; on two it shares the sender's.
+    #[arg(long)]
+    pub testpmd_sink: bool,
     /// How Weft hands packets on.
     #[arg(long, value_enum, default_value_t)]
     pub forward: Forward,

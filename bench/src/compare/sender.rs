@@ -38,11 +38,7 @@ impl Sender {
         workers: usize,
     ) -> anyhow::Result<Self> {
         let (sends, receives) = lab.senders(workers);
-        let device = format!(
-            "net_virtio_user0,path={},queues=1,queue_size={},packed_vq=1,in_order=1,mrg_rxbuf=0",
-            socket.display(),
-            lab.ring
-        );
+        let device = virtio_user(lab, socket);
         let mut words =
             vec!["send".to_owned(), "--capture".to_owned(), text(capture), "--vdev".to_owned(), device];
         words.extend(["--receive", "--json", "--rate", "-", "--lcore"].map(str::to_owned));
@@ -94,4 +90,13 @@ impl Sender {
     pub fn end(self) -> anyhow::Result<()> {
         self.program.end()
     }
+}
+
+/// The device at the other end of a vhost-user socket.
+pub fn virtio_user(lab: &Lab, socket: &Path) -> String {
+    format!(
+        "net_virtio_user0,path={},queues=1,queue_size={},packed_vq=1,in_order=1,mrg_rxbuf=0",
+        socket.display(),
+        lab.ring
+    )
 }

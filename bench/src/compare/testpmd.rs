@@ -15,6 +15,8 @@ pub enum Mode {
     Io,
     /// The MAC addresses change places: the least that touches a packet.
     Macswap,
+    /// They are counted and dropped.
+    Rxonly,
 }
 
 impl Mode {
@@ -23,6 +25,7 @@ impl Mode {
         match self {
             Self::Io => "io",
             Self::Macswap => "macswap",
+            Self::Rxonly => "rxonly",
         }
     }
 }
@@ -64,7 +67,8 @@ impl Testpmd {
         words.push(format!("-m{}", Lab::memory_mb(mbufs)));
         words.extend(["--no-pci", "--no-telemetry", "--log-level=*:error"].map(str::to_owned));
         words.push(if huge_pages { "--in-memory" } else { "--no-huge" }.to_owned());
-        if huge_pages && devices.iter().any(|device| device.contains("vhost")) {
+        let shares_memory = |device: &String| device.contains("vhost") || device.contains("virtio_user");
+        if huge_pages && devices.iter().any(shares_memory) {
             words.push("--single-file-segments".to_owned());
         }
         if !huge_pages {
@@ -105,19 +109,17 @@ impl Testpmd {
         self.program.hear(PATIENCE, |line| line.contains("packet forwarding - ports=").then_some(()))
     }
 
-    /// Stops, and says how many packets left since it began.
+    /// Stops, and says how many packets came and how many left since it began.
     ///
     /// # Errors
     /// It has ended.
-    pub fn stop(&mut self) -> anyhow::Result<u64> {
+    pub fn stop(&mut self) -> anyhow::Result<(u64, u64)> {
         self.program.tell("stop")?;
         self.program.hear(PATIENCE, |line| line.contains("Accumulated forward statistics").then_some(()))?;
-        let forwarded = self.program.hear(PATIENCE, |line| {
-            let (_, rest) = line.split_once("TX-packets:")?;
-            rest.split_whitespace().next()?.parse().ok()
-        })?;
+        let received = self.program.hear(PATIENCE, |line| count(line, "RX-packets:"))?;
+        let forwarded = self.program.hear(PATIENCE, |line| count(line, "TX-packets:"))?;
         self.program.hear(PATIENCE, |line| line.contains("Done").then_some(()))?;
-        Ok(forwarded)
+        Ok((received, forwarded))
     }
 
     /// Forwards for so long.
@@ -128,7 +130,7 @@ impl Testpmd {
         let before = self.worker.run_ns()?;
         self.begin(mode)?;
         lab.stop.pause(span)?;
-        let forwarded = self.stop()?;
+        let (_, forwarded) = self.stop()?;
         Ok(Spell { forwarded, run_ns: self.worker.run_ns()?.saturating_sub(before) })
     }
 
@@ -140,4 +142,10 @@ impl Testpmd {
         self.program.tell("quit")?;
         self.program.hear(PATIENCE, |line| line.contains("Bye").then_some(()))
     }
+}
+
+/// The number behind a word of a line.
+fn count(line: &str, word: &str) -> Option<u64> {
+    let (_, rest) = line.split_once(word)?;
+    rest.split_whitespace().next()?.parse().ok()
 }

@@ -6,13 +6,14 @@
 //! two can do together may be theirs and not Weft's. The share of Weft's polls that brought nothing tells which.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::lab::{Lab, Site};
 use super::rows::{extra, row};
 use super::search::{Verdict, highest, median};
-use super::sender::{Outcome, Sender};
+use super::sender::{Outcome, Sender, virtio_user};
 use super::testpmd::{Mode, Testpmd};
 use super::traffic::{Files, Frame};
 use super::weft::Weft;
@@ -25,6 +26,9 @@ const PARTIAL_LOSS: f64 = 0.005;
 /// Seconds of a trial of a search.
 const TRIAL: f64 = 1.0;
 
+/// For so long packets may be under way after the last was sent.
+const SETTLE: Duration = Duration::from_millis(50);
+
 /// What forwards.
 enum Forwarder {
     Weft(Box<Weft>),
@@ -36,6 +40,8 @@ pub struct Pair {
     forwarder: Forwarder,
     /// The sender.
     pub sender: Sender,
+    /// What counts packets behind Weft's second port, in the sender's place.
+    sink: Option<Testpmd>,
     /// The device of the forwarder.
     pub device: String,
     /// Whether packets lie on huge pages.
@@ -49,31 +55,62 @@ impl Pair {
     /// One of them does not start.
     pub fn weft(lab: &Lab, files: &Files, backends: u32) -> anyhow::Result<Self> {
         let huge_pages = Lab::has_huge_pages(Lab::memory_mb(16_384) + 192);
-        let socket = Self::socket(lab);
-        let device = device(&socket);
+        let socket = Self::socket(lab, 0);
+        let device = device(&socket, 0);
         let devices = [device.clone()];
         let config = lab.configure("weft.toml", &site(lab, files, &devices, backends, huge_pages))?;
         let mut weft = Weft::start(lab, &config)?;
         weft.commit(&config)?;
         let sender = Sender::start(lab, &socket, &files.steady, Some(&files.warm), 1)?;
-        Ok(Self { forwarder: Forwarder::Weft(Box::new(weft)), sender, device, huge_pages })
+        Ok(Self { forwarder: Forwarder::Weft(Box::new(weft)), sender, sink: None, device, huge_pages })
+    }
+
+    /// Weft with two ports, its sender at the first, and testpmd as the sink at the second.
+    fn with_sink(lab: &Lab, files: &Files) -> anyhow::Result<Self> {
+        let huge_pages = Lab::has_huge_pages(2 * Lab::memory_mb(16_384) + 192);
+        let sockets = [0, 1].map(|port| Self::socket(lab, port));
+        let [first, second] = &sockets;
+        let devices = [device(first, 0), device(second, 1)];
+        let config = lab.configure("weft.toml", &site(lab, files, &devices, 100, huge_pages))?;
+        let mut weft = Weft::start(lab, &config)?;
+        weft.commit(&config)?;
+        let mut sink = Testpmd::start(lab, &[virtio_user(lab, second)], lab.sink().0, 16_384, huge_pages)?;
+        let sender = Sender::start(lab, first, &files.steady, Some(&files.warm), 1)?;
+        // What came of the handshakes is none of the first trial's.
+        sink.begin(Mode::Rxonly)?;
+        lab.stop.pause(SETTLE)?;
+        sink.stop()?;
+        let [device, _] = devices;
+        let forwarder = Forwarder::Weft(Box::new(weft));
+        Ok(Self { forwarder, sender, sink: Some(sink), device, huge_pages })
+    }
+
+    /// A trial, counted by the sink.
+    fn trial(&mut self, lab: &Lab, pps: Option<f64>) -> anyhow::Result<Outcome> {
+        let Some(sink) = &mut self.sink else { return self.sender.trial(pps, TRIAL) };
+        sink.begin(Mode::Rxonly)?;
+        let mut outcome = self.sender.trial(pps, TRIAL)?;
+        lab.stop.pause(SETTLE)?;
+        let (received, _) = sink.stop()?;
+        outcome.back.counted(received, &outcome.trial);
+        Ok(outcome)
     }
 
     /// testpmd, and its sender.
     fn testpmd(lab: &Lab, files: &Files, mode: Mode) -> anyhow::Result<Self> {
         let huge_pages = Lab::has_huge_pages(Lab::memory_mb(16_384) + 192);
-        let socket = Self::socket(lab);
+        let socket = Self::socket(lab, 0);
         let worker = lab.workers(1).first().copied().unwrap_or(0);
-        let device = device(&socket);
+        let device = device(&socket, 0);
         let mut testpmd = Testpmd::start(lab, core::slice::from_ref(&device), worker, 16_384, huge_pages)?;
         testpmd.begin(mode)?;
         let sender = Sender::start(lab, &socket, &files.steady, None, 1)?;
-        Ok(Self { forwarder: Forwarder::Testpmd(Box::new(testpmd)), sender, device, huge_pages })
+        Ok(Self { forwarder: Forwarder::Testpmd(Box::new(testpmd)), sender, sink: None, device, huge_pages })
     }
 
     /// A socket where none is.
-    fn socket(lab: &Lab) -> PathBuf {
-        let socket = lab.path("vhost.sock");
+    fn socket(lab: &Lab, port: usize) -> PathBuf {
+        let socket = lab.path(&format!("vhost{port}.sock"));
         // One that ended in order has removed it.
         let _ = std::fs::remove_file(&socket);
         socket
@@ -93,6 +130,7 @@ impl Pair {
     /// One of them has ended already.
     pub fn end(self) -> anyhow::Result<()> {
         self.sender.end()?;
+        self.sink.map(Testpmd::end).transpose()?;
         match self.forwarder {
             Forwarder::Weft(weft) => weft.end(),
             Forwarder::Testpmd(mut testpmd) => testpmd.stop().and_then(|_| testpmd.end()),
@@ -100,11 +138,11 @@ impl Pair {
     }
 }
 
-fn device(socket: &std::path::Path) -> String {
-    format!("net_vhost0,iface={},queues=1", socket.display())
+fn device(socket: &std::path::Path, port: usize) -> String {
+    format!("net_vhost{port},iface={},queues=1", socket.display())
 }
 
-/// The site of a Weft with one port.
+/// The site of a Weft with these ports.
 pub fn site<'a>(
     lab: &'a Lab,
     files: &Files,
@@ -127,7 +165,12 @@ pub fn run(lab: &Lab, args: &Args, progress: &Progress) -> anyhow::Result<Vec<Ro
     progress.say("vhost-user: Weft");
     let mut pair = Pair::weft(lab, &files, 100)?;
     let pdr = bed.search(&mut pair, "weft", &mut rows)?;
-    for percent in [10.0, 50.0, 90.0] {
+    if pdr == 0.0 {
+        log::warn!(
+            "more than 0.5 % were lost at every rate, so there is no PDR and no latency below it: is the machine busy?"
+        );
+    }
+    for percent in [10.0, 50.0, 90.0].into_iter().filter(|_| pdr > 0.0) {
         progress.say(&format!("vhost-user: latency at {percent} % of PDR"));
         rows.extend(bed.latency(&mut pair, pdr, percent)?);
     }
@@ -136,6 +179,12 @@ pub fn run(lab: &Lab, args: &Args, progress: &Progress) -> anyhow::Result<Vec<Ro
         progress.say("vhost-user: testpmd macswap");
         let mut pair = Pair::testpmd(lab, &files, Mode::Macswap)?;
         bed.search(&mut pair, "testpmd_macswap", &mut rows)?;
+        pair.end()?;
+    }
+    if lab.testpmd.is_some() && (lab.sink().1 || args.testpmd_sink) {
+        progress.say("vhost-user: Weft, with testpmd as sink");
+        let mut pair = Pair::with_sink(lab, &files)?;
+        bed.search(&mut pair, "weft", &mut rows)?;
         pair.end()?;
     }
     for bytes in &args.frames {
@@ -174,9 +223,9 @@ impl Bed<'_> {
 
     /// PDR, then NDR; gives the PDR in packets a second.
     fn search(&self, pair: &mut Pair, who: &str, rows: &mut Vec<Row>) -> anyhow::Result<f64> {
-        let case = self.case(who);
+        let case = self.case(who) + if pair.sink.is_some() { ", testpmd as sink" } else { "" };
         let before = pair.as_weft().map(|weft| weft.counts());
-        let most = pair.sender.trial(None, TRIAL)?;
+        let most = pair.trial(self.lab, None)?;
         let idle = pair.as_weft().zip(before).map(|(weft, before)| weft.counts().since(before).idle());
         // Beyond what goes with waiting, nothing goes without.
         let top = most.trial.offered_pps * 1.1;
@@ -221,7 +270,7 @@ impl Bed<'_> {
                     self.args.searches,
                     pps / 1e6
                 ));
-                let trials = (0..self.args.trials).map(|_| pair.sender.trial(Some(pps), TRIAL));
+                let trials = (0..self.args.trials).map(|_| pair.trial(self.lab, Some(pps)));
                 let outcomes = trials.collect::<anyhow::Result<Vec<Outcome>>>()?;
                 let offered: Vec<f64> = outcomes.iter().map(|outcome| outcome.trial.offered_pps).collect();
                 let verdict = Verdict { passed: passed(&outcomes), offered_pps: median(&offered) };
@@ -294,6 +343,9 @@ impl Bed<'_> {
                 ..self.row("latency", &case, "us", &values)
             }
         };
+        if measured.is_empty() {
+            return Ok(Vec::new());
+        }
         Ok(vec![
             row(50.0, |latency| latency.p50_us),
             row(90.0, |latency| latency.p90_us),

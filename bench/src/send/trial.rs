@@ -124,6 +124,16 @@ impl Back {
     }
 }
 
+impl Back {
+    /// What came back where another program counted it: packets, and what follows from their number.
+    pub fn counted(&mut self, packets: u64, trial: &Trial) {
+        self.packets = packets;
+        self.lost = trial.offered.saturating_sub(packets);
+        self.loss = if trial.offered == 0 { 0.0 } else { float(self.lost) / float(trial.offered) };
+        self.pps = float(packets) / trial.seconds;
+    }
+}
+
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let asked = match self.asked_pps {
