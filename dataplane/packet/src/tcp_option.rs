@@ -56,11 +56,17 @@ pub struct Options {
 /// Walks the options of a TCP header. What an MPTCP option is depends on the packet's flags and on whether it
 /// carries payload.
 ///
-/// Kept out of line: only few packets need their options.
-#[inline(never)]
+/// The summary is made where it is used and filled out of line: moving it cost as much as the walk.
+#[inline]
 pub fn options(bytes: &[u8], flags: Flags, payload: bool) -> Options {
     let mut options = Options::default();
-    let context = Context { flags, payload };
+    walk(bytes, Context { flags, payload }, &mut options);
+    options
+}
+
+/// The walk. Kept out of line: only few packets need their options.
+#[inline(never)]
+fn walk(bytes: &[u8], context: Context, options: &mut Options) {
     let mut rest = bytes.get(..tcp::OPTIONS_MAX).unwrap_or(bytes);
     // Each turn takes at least one byte off.
     while let [kind, tail @ ..] = rest {
@@ -77,7 +83,7 @@ pub fn options(bytes: &[u8], flags: Flags, payload: bool) -> Options {
             break;
         };
         if *kind == mptcp::KIND {
-            mptcp::read(option, context, &mut options);
+            mptcp::read(option, context, options);
         }
         rest = after;
     }
@@ -86,5 +92,4 @@ pub fn options(bytes: &[u8], flags: Flags, payload: bool) -> Options {
         options.join = None;
         options.malformed.get_or_insert(Malformed::CapableAndJoin);
     }
-    options
 }
