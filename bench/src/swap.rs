@@ -128,12 +128,13 @@ pub fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
 /// What it takes a cache line to get from one CPU to the other: the floor of everything that is handed over. A snapshot
 /// needs several, one after another.
 fn handed_over(cpus: [usize; 2], rounds: u32) -> anyhow::Result<Row> {
-    const TURNS: u32 = 20_000;
+    // Few enough that neither side is interrupted in most of them.
+    const TURNS: u32 = 1000;
     let ball = AtomicBool::new(false);
     let play = |cpu: usize, mine: bool| {
         machine::pin(cpu)?;
         let mut figures = Rounds::default();
-        for _ in 0..rounds {
+        for _ in 0..rounds * 64 {
             let begin = Instant::now();
             for _ in 0..TURNS {
                 while ball.load(Ordering::Acquire) != mine {
