@@ -42,7 +42,9 @@ impl Axis {
         let mut ticks = Vec::new();
         let mut power = 10_f64.powf(low.log10().floor());
         while power <= high {
-            for factor in [1.0, 2.0, 5.0] {
+            // Over many powers of ten these alone are enough to read by.
+            let factors: &[f64] = if high / low > 2000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+            for factor in factors {
                 let tick = power * factor;
                 if tick >= low && tick <= high {
                     ticks.push((tick, decimal(tick)));

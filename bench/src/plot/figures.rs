@@ -194,30 +194,22 @@ fn percentiles(run: &Run) -> Vec<Figure> {
     let latency = lines(run, Along::Percentile, |row| row.unit == "us");
     let gap = lines(run, Along::Percentile, |row| row.unit == "ns" && row.figure == "gap");
     [
-        distribution(
-            run,
-            "latency",
-            "Latency, there and back",
-            "packets that took",
-            "microseconds",
-            &latency,
-        ),
-        distribution(run, "gaps", "Time between two polls of a worker", "polls that waited", "ns", &gap),
+        distribution(run, "latency", "Latency, there and back", "packets that took", &latency),
+        distribution(run, "gaps", "Time between two polls of a worker", "polls that waited", &gap),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-fn distribution(
-    run: &Run,
-    file: &str,
-    title: &str,
-    what: &str,
-    unit: &str,
-    lines: &[Line<'_>],
-) -> Option<Figure> {
+fn distribution(run: &Run, file: &str, title: &str, what: &str, lines: &[Line<'_>]) -> Option<Figure> {
     let mut series = series(lines, Along::Percentile);
+    // Nanoseconds come from one histogram of all rounds: their least and greatest are those of the whole.
+    if lines.iter().flat_map(|line| &line.rows).any(|row| row.unit == "ns") {
+        for point in series.iter_mut().flat_map(|series| &mut series.points) {
+            *point = Point::exact(point.x, point.y / 1e3);
+        }
+    }
     let x = values(&series, |point| point.x);
     let furthest = x.iter().copied().filter(|&percent| percent < 100.0).map(nines).fold(0.0, f64::max);
     // The greatest of all has no share above it: half a power of ten beyond the last.
@@ -231,7 +223,7 @@ fn distribution(
         title: title.to_owned(),
         subtitle: subtitle(lines, &format!("Share of {what} no longer; lower is better.")),
         x: Axis::at_values("percentile", Scale::Linear, &places, name),
-        y: Axis::ratios(unit, &values(&series, |point| point.y)),
+        y: Axis::ratios("microseconds", &values(&series, |point| point.y)),
         notes: conditions(run, lines),
         series,
     })
@@ -267,10 +259,7 @@ fn figure(name: &str, wanted: bool, chart: impl FnOnce() -> Chart) -> Option<Fig
 
 /// Whether a row is of what runs in memory, without ports: its I/O is excluded, and it can lose nothing.
 fn in_memory(row: &Row) -> bool {
-    row.figure == "engine"
-        || row.figure == "threads"
-        || row.figure.starts_with("floor")
-        || row.figure == "receive"
+    matches!(row.figure.as_str(), "engine" | "threads" | "receive" | "gap") || row.figure.starts_with("floor")
 }
 
 fn published_for(case: &str) -> &'static [Published] {
