@@ -93,6 +93,7 @@ impl Pair {
         lab.stop.pause(SETTLE)?;
         let (received, _) = sink.stop()?;
         outcome.back.counted(received, &outcome.trial);
+        outcome.trial.received = Some(outcome.back.clone());
         Ok(outcome)
     }
 
