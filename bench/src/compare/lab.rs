@@ -15,8 +15,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The MAC address of Weft's port, to which all traffic goes.
 const PORT_MAC: &str = "02:00:00:00:02:01";
 
-/// Bytes of memory for each mbuf: 2,048 of frame, its headroom, the mbuf itself and the pool's ring.
+/// Bytes of memory for each mbuf on huge pages: 2,048 of frame, its headroom, the mbuf itself and the pool's ring.
 const MBUF_BYTES: u64 = 2560;
+
+/// The same on pages of 4 KiB: DPDK puts no mbuf across two of them.
+const SMALL_PAGE_MBUF_BYTES: u64 = 4224;
 
 /// How Weft hands packets on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -144,14 +147,24 @@ impl Lab {
     }
 
     /// MiB of memory for so many mbufs.
-    pub fn memory_mb(mbufs: u64) -> u32 {
-        let mb = (mbufs * MBUF_BYTES).div_ceil(1 << 20) + 64;
+    pub fn memory_mb(mbufs: u64, huge_pages: bool) -> u32 {
+        let bytes = if huge_pages { MBUF_BYTES } else { SMALL_PAGE_MBUF_BYTES };
+        let mb = (mbufs * bytes).div_ceil(1 << 20) + 64;
         u32::try_from(mb.max(256)).unwrap_or(u32::MAX)
     }
 
-    /// Whether so many MiB of huge pages are free.
-    pub fn has_huge_pages(needed_mb: u32) -> bool {
-        pages::has_huge_pages(needed_mb)
+    /// Whether there are huge pages for pools of so many mbufs, and for the tables beside them. Says so if not.
+    pub fn has_huge_pages(pools: &[u64]) -> bool {
+        let needed = pools.iter().map(|mbufs| Self::memory_mb(*mbufs, true)).sum::<u32>() + 128;
+        let enough = pages::has_huge_pages(needed);
+        if !enough {
+            log::warn!(
+                "fewer than {needed} MiB of huge pages are free: packets lie on ordinary ones, at about half the speed \
+                 (echo {} > /proc/sys/vm/nr_hugepages)",
+                needed.div_ceil(2)
+            );
+        }
+        enough
     }
 
     /// Writes a weft.toml and gives its path.
@@ -166,7 +179,7 @@ impl Lab {
 
     fn text(&self, site: &Site<'_>) -> String {
         let Site { workers, flows, mbufs, keep_tables, huge_pages, .. } = site;
-        let memory_mb = Self::memory_mb(*mbufs + 16_384);
+        let memory_mb = Self::memory_mb(*mbufs + 16_384, *huge_pages);
         let mut text = format!(
             "[dataplane]\nruntime_dir = {:?}\nfile_prefix = {:?}\nworkers = {workers:?}\nflows = {flows}\n\
              tokens = {flows}\nmemory_mb = {memory_mb}\nmbufs = {}\nhuge_pages = \"{}\"\nkeep_tables = {keep_tables}\n",

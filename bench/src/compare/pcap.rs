@@ -41,8 +41,8 @@ pub fn run(lab: &Lab, args: &Args, progress: &Progress) -> anyhow::Result<Vec<Ro
         progress.say(&format!("net_pcap to net_null, {flows} flows"));
         let files = Files::make(lab, *flows, Frame::Smallest)?;
         // Two programs, each with an mbuf for every packet.
-        let needed = 2 * (Lab::memory_mb(files.packets + 16_384) + 64);
-        let bed = Bed { lab, files: &files, flows: *flows, huge_pages: Lab::has_huge_pages(needed) };
+        let huge_pages = Lab::has_huge_pages(&[files.packets + 16_384; 2]);
+        let bed = Bed { lab, files: &files, flows: *flows, huge_pages };
         rows.extend(bed.run(args, progress)?);
         for workers in 2..=lab.cpus.len().min(args.workers) {
             progress.say(&format!("net_pcap to net_null, {flows} flows, {workers} workers"));

@@ -64,7 +64,7 @@ impl Testpmd {
         let main = lab.cpus.iter().find(|cpu| **cpu != worker).context("there is no second CPU")?;
         let mut words = vec![format!("-l{main},{worker}"), format!("--main-lcore={main}")];
         words.push(format!("--file-prefix={}", lab.prefix("testpmd")));
-        words.push(format!("-m{}", Lab::memory_mb(mbufs)));
+        words.push(format!("-m{}", Lab::memory_mb(mbufs, huge_pages)));
         words.extend(["--no-pci", "--no-telemetry", "--log-level=*:error"].map(str::to_owned));
         words.push(if huge_pages { "--in-memory" } else { "--no-huge" }.to_owned());
         let shares_memory = |device: &String| device.contains("vhost") || device.contains("virtio_user");

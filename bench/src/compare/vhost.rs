@@ -54,7 +54,7 @@ impl Pair {
     /// # Errors
     /// One of them does not start.
     pub fn weft(lab: &Lab, files: &Files, backends: u32) -> anyhow::Result<Self> {
-        let huge_pages = Lab::has_huge_pages(Lab::memory_mb(16_384) + 192);
+        let huge_pages = Lab::has_huge_pages(&[16_384; 2]);
         let socket = Self::socket(lab, 0);
         let device = device(&socket, 0);
         let devices = [device.clone()];
@@ -67,7 +67,7 @@ impl Pair {
 
     /// Weft with two ports, its sender at the first, and testpmd as the sink at the second.
     fn with_sink(lab: &Lab, files: &Files) -> anyhow::Result<Self> {
-        let huge_pages = Lab::has_huge_pages(2 * Lab::memory_mb(16_384) + 192);
+        let huge_pages = Lab::has_huge_pages(&[16_384; 3]);
         let sockets = [0, 1].map(|port| Self::socket(lab, port));
         let [first, second] = &sockets;
         let devices = [device(first, 0), device(second, 1)];
@@ -99,7 +99,7 @@ impl Pair {
 
     /// testpmd, and its sender.
     fn testpmd(lab: &Lab, files: &Files, mode: Mode) -> anyhow::Result<Self> {
-        let huge_pages = Lab::has_huge_pages(Lab::memory_mb(16_384) + 192);
+        let huge_pages = Lab::has_huge_pages(&[16_384; 2]);
         let socket = Self::socket(lab, 0);
         let worker = lab.workers(1).first().copied().unwrap_or(0);
         let device = device(&socket, 0);
