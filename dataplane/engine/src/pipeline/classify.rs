@@ -13,8 +13,9 @@ use crate::frames::Frames;
 use crate::snapshot::Port;
 use crate::verdict::Verdict;
 
-/// How many frames ahead their bytes are asked for.
-const AHEAD: usize = 8;
+/// How many frames ahead their bytes are asked for: a burst, since one frame is looked at in far less time than memory
+/// takes.
+const AHEAD: usize = 32;
 
 /// What a burst holds.
 #[derive(Clone, Copy, Debug, Default)]
