@@ -197,13 +197,19 @@ const SETTLED: u16 = 1 << FlowState::Plain as u16
     | 1 << FlowState::Adopted as u16
     | 1 << FlowState::Udp as u16;
 
-/// The backend of a word B, if its flow is settled and was seen in this tick.
+/// Settled states whose entry is not written in the tick after the one it was written in, until it lasts: the once-a-tick
+/// part of the packet path waits two ticks for that.
+const WAITING: u16 =
+    1 << FlowState::Plain as u16 | 1 << FlowState::Mptcp as u16 | 1 << FlowState::Joined as u16;
+
+/// The backend of a word B, if its flow is settled and nothing is to be written of it now.
 #[inline]
 pub(crate) const fn settled_backend(b: u64, now: Tick) -> Option<BackendId> {
     // An empty slot and a busy one are in no settled state.
-    let is_settled = SETTLED >> (b >> 60) & 1 == 1;
-    let is_fresh = b >> 48 & 0xfff == now.bits();
-    if is_settled & is_fresh { Some(BackendId((b >> 32 & BACKEND) as u16)) } else { None }
+    let state = b >> 60;
+    let age = now.bits().wrapping_sub(b >> 48) & 0xfff;
+    let is_quiet = age == 0 || age == 1 && b & LASTING == 0 && WAITING >> state & 1 == 1;
+    if SETTLED >> state & 1 == 1 && is_quiet { Some(BackendId((b >> 32 & BACKEND) as u16)) } else { None }
 }
 
 #[cfg(test)]
@@ -235,13 +241,16 @@ mod tests {
     }
 
     #[test]
-    fn the_backend_of_a_settled_flow_seen_now_is_read_from_one_word() {
+    fn the_backend_of_a_settled_flow_of_which_nothing_is_to_be_written_is_read_from_one_word() {
         let now = Tick::from_seconds(16 * 4095);
-        for state in FlowState::ALL {
-            let held = entry(state);
-            let expected = state.is_settled().then_some(held.backend);
-            assert_eq!(settled_backend(held.word_b(), now), expected, "{state:?}");
-            assert_eq!(settled_backend(held.word_b(), now.after(1)), None, "{state:?}, to be refreshed");
+        for (state, lasting) in FlowState::ALL.into_iter().flat_map(|state| [(state, false), (state, true)]) {
+            let held = FlowEntry { lasting, ..entry(state) };
+            let backend = |ticks| settled_backend(held.word_b(), now.after(ticks));
+            let settled = state.is_settled().then_some(held.backend);
+            let waits = !lasting && matches!(state, FlowState::Plain | FlowState::Mptcp | FlowState::Joined);
+            assert_eq!(backend(0), settled, "{state:?}, seen in this tick");
+            assert_eq!(backend(1), settled.filter(|_| waits), "{state:?} {lasting}, in the tick before");
+            assert_eq!(backend(2), None, "{state:?}, to be refreshed");
         }
         assert_eq!((settled_backend(EMPTY, Tick::from_seconds(0)), settled_backend(BUSY, now)), (None, None));
     }

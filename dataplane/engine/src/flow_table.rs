@@ -46,7 +46,9 @@
 //! whoever passed the primary before the copy was there, and the alternate after the old entry was gone,
 //! finds the copy by looking into the primary once more, which every search does that found nothing. Both in
 //! turn within one search would still hide the entry: the sweep must bring it home between the reader's first
-//! two loads and an insert push it out again between the next two. Then the reader's insert searches again.
+//! two loads and an insert push it out again between the next two. Then the reader's insert searches
+//! again; that of a SYN does not ([`FlowTable::insert_absent`]), and may put its entry before the hidden one, which then
+//! goes: a SYN on a live flow, or two workers with one 5-tuple, within those four loads.
 //!
 //! *An update of the wrong flow* needs another tenant with 64 equal bits in B after a removal within the same
 //! tick; it would then change state and token of a flow with the same backend. Accepted, for the same reason.

@@ -1,4 +1,4 @@
-//! The keyed 64-bit hash of flows and tokens, in safe portable code.
+//! The keyed 64-bit hash of flows and tokens.
 //!
 //! Two users with opposite needs share it. The tables use a **secret** key: whoever can predict where flows
 //! land can fill one line of a table, or find two flows that Weft takes for one. Maglev uses a **public** key

@@ -164,7 +164,8 @@ impl IdleTimes {
     #[must_use]
     pub fn with(mut self, state: FlowState, ticks: u16) -> Self {
         if let Some(limit) = self.0.get_mut(state as usize) {
-            *limit = ticks.min(MAX_IDLE);
+            // One at least: a young flow is not written in the tick after the one it was written in.
+            *limit = ticks.clamp(1, MAX_IDLE);
         }
         self
     }

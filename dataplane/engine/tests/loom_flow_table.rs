@@ -69,8 +69,9 @@ fn two_inserters_of_one_flow_end_with_one_entry() {
     model(|| {
         let table = table(1);
         let other = table.clone();
+        // One of them has looked already, as who opens a flow has.
         let second = thread::spawn(move || insert(&other, X, entry(2)));
-        let first = insert(&table, X, entry(1));
+        let first = table.insert_absent(X, entry(1), &Lifetimes::default().room(now()));
         let second = second.join().unwrap();
 
         let found = table.find(X).unwrap();

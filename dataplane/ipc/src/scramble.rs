@@ -7,11 +7,11 @@
 //! **What is promised.** Four rounds of AES under independent keys are a permutation of 128 bits whose differentials all
 //! have an expected probability below 2^-110 (Keliher and Sui, "Exact maximum expected differential and linear
 //! probability for two-round Advanced Encryption Standard", 2007, with the four-round bound that follows from it). Half
-//! of the result is taken. So two different inputs that are chosen without knowledge of the keys share it as random
-//! words do.
+//! of the result is taken. That two different inputs, chosen without knowledge of the keys, then share it no more often than
+//! random words do is the conventional belief about AES, not a theorem.
 //!
 //! Where the build has no AES instructions the same function is a multilinear hash and a fixed bijection: slower, other
-//! values, the same promise ([`IS_AES`] tells which it is, and the tables' layout goes by it).
+//! values, the same promise, proven ([`IS_AES`] tells which it is, and the tables' layout goes by it).
 
 /// Round keys.
 pub const KEYS: usize = 5;

@@ -13,7 +13,7 @@ use crate::frames::Frames;
 use crate::snapshot::Port;
 use crate::verdict::Verdict;
 
-/// How many frames ahead their bytes are asked for: a burst, since one frame is looked at in far less time than memory
+/// How many frames ahead their bytes are asked for: many, since one frame is looked at in far less time than memory
 /// takes.
 const AHEAD: usize = 32;
 

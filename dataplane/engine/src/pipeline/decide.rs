@@ -1,7 +1,7 @@
 //! Stage 2: the decision about each packet, in packet order.
 //!
-//! Here is the path of the established flow, the one that must be short: find, check that its backend is known,
-//! and, once a tick, write that it was seen. Whatever else can happen has a function of its own.
+//! Packets that may go the fast path do ([`super::fast`]). For the others: find the flow, check that its backend is
+//! known, and, once a tick, write that it was seen. Whatever else can happen has a function of its own.
 
 use ipc::counter::Counter;
 use ipc::id::BackendId;

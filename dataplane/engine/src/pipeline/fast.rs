@@ -1,9 +1,10 @@
 //! The fast path: packets of established flows in the layout nearly all have, which is most of all packets.
 //!
 //! Everything about such a packet is known to be usual: TCP without SYN, FIN or RST, no VLAN tag, no IP options, no
-//! fragment, in one buffer ([`packet::brief`]); to a VIP; of a flow whose entry is settled and was seen in this tick;
-//! to a backend whose headers are finished ([`crate::route`]). Whatever is not goes the general way, through
-//! [`super::classify`], [`super::decide`] and [`super::rewrite`], as if this module were not there.
+//! fragment, in one buffer ([`packet::brief`]); to a VIP; of a flow whose entry is settled and of which nothing is to be
+//! written now; to a backend whose headers are finished ([`crate::route`]). Whatever is not goes the general way, through
+//! [`super::classify`], [`super::decide`] and [`super::rewrite`], which takes from here only how a route is written
+//! ([`by_route`]).
 //!
 //! **Invariants.**
 //! - The verdict, the bytes and the counts are those of the general way. Nothing is written before the last question is
@@ -323,10 +324,13 @@ impl Fast {
     #[inline(always)]
     fn grow<'f, F: Frames>(&self, frames: &'f mut F, index: usize, count: usize) -> Option<&'f mut [u8]> {
         let end = ethernet::HEADER_LEN + usize::from(self.len);
-        if usize::from(self.received) != end {
-            frames.truncate(index, end);
+        if usize::from(self.received) == end {
+            return frames.prepend(index, count);
         }
-        frames.prepend(index, count)
+        // Cut only once there is room: where there is none, nothing was done.
+        frames.prepend(index, count)?;
+        frames.truncate(index, end + count);
+        Some(frames.bytes_mut(index))
     }
 
     /// The verdict of a packet that went the fast way.
@@ -344,10 +348,13 @@ impl Fast {
     }
 }
 
-/// Writes the headers of a packet that was decided in the general way, if it has a route and no VLAN tag; the port it
-/// leaves by. `None`: nothing was done.
+/// Writes the headers of a packet that was decided in the general way, if it has a route and the plain layout that
+/// routes are made for; the port it leaves by. `None`: the general way writes them.
+///
+/// That layout is not certain here as it is behind [`Brief4`]: the outer header takes version and header length from the
+/// packet, so an IPv4 header with options has no route.
 #[inline]
-pub(super) fn rewrite<F: Frames>(
+pub(super) fn by_route<F: Frames>(
     slot: &Slot,
     vip: &Vip,
     frames: &mut F,
@@ -357,18 +364,22 @@ pub(super) fn rewrite<F: Frames>(
     let parsed = &slot.parsed;
     let routes = vip.routes(parsed.flow.family)?;
     let frame = frames.bytes(index);
-    if usize::from(parsed.l3) != ethernet::HEADER_LEN || !parsed.dont_fragment || frame.len() != slot.received
-    {
+    // A later fragment's outer identification is made of its offset, too.
+    let is_whole = !matches!(parsed.kind, packet::Kind::UdpFragment { .. });
+    if usize::from(parsed.l3) != ethernet::HEADER_LEN || !parsed.dont_fragment || !is_whole {
         return None;
     }
-    let at = match parsed.flow.family {
-        Family::V4 => 12,
-        Family::V6 => 14,
+    let (at, mask, start) = match parsed.flow.family {
+        Family::V4 => (12, 0xff_ffff, 0x45_0008),
+        Family::V6 => (14, 0xf0, 0x60),
     };
     let head = u64::from_le_bytes(*frame.get(at..)?.first_chunk()?);
+    let received = u16::try_from(slot.received).ok()?;
+    if head & mask != start || frame.len() != slot.received {
+        return None;
+    }
     let backend = slot.verdict.backend?;
     let route = cx.snapshot.routes().get(routes, backend)?;
-    let received = u16::try_from(slot.received).ok()?;
     let (service, len) = (Service { vip: 0, routes }, parsed.packet_len());
     let fast = Fast { hash: 0, head, service, len, received, backend: backend.0 };
     if len > route.room {

@@ -69,7 +69,7 @@ fn rewrite<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: &Contex
     let (_, vip) = slot.vip(cx).ok_or(Reason::NotVip)?;
     let destination = backend.mac.ok_or(Reason::NoNeighbour)?;
     let family = slot.parsed.flow.family;
-    if let Some(port) = fast::rewrite(slot, vip, frames, index, cx) {
+    if let Some(port) = fast::by_route(slot, vip, frames, index, cx) {
         slot.verdict.port = port;
         return Ok(());
     }

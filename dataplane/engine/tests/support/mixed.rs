@@ -47,6 +47,15 @@ pub fn world() -> World {
         unknown_token: drop,
     });
     commands.extend(services("dns", 9, 53));
+    commands.push(Command::PutVip {
+        name: name("dns-tunnel"),
+        pool: name("one"),
+        protocol: Protocol::Udp,
+        forward: ipip,
+        learn: true,
+        unknown_token: drop,
+    });
+    commands.extend(services("dns-tunnel", 10, 53));
     let mut site = site();
     // The VIPs are on link.
     site.ports[0].addresses.extend([("10.9.9.1".parse().unwrap(), 24), ("fd99::1".parse().unwrap(), 64)]);
@@ -112,6 +121,7 @@ fn whole(random: &mut Random) -> Vec<u8> {
         1 => packet.qinq(7, 8),
         2 => packet.trailer(random.below(20)),
         4..=6 => packet.flow_label(0x4_2042),
+        7 => packet.ipv4_options(&[7, 7, 4, 0, 0, 0, 0]),
         3 => packet.tos(0x2b).dont_fragment(false).identification(77),
         _ => packet,
     };
