@@ -16,6 +16,7 @@ use ipc::limits::BURST;
 use crate::alloc;
 use crate::arena::{Buffer, Burst, HEADROOM, Held, Place, buffers};
 use crate::number::float;
+use crate::report::Row;
 use crate::traffic::shuffled;
 
 /// Frames that are timed together, and where they are copied in, written together: few enough to stay in the
@@ -256,6 +257,18 @@ impl Rounds {
     /// One round's figure more.
     pub fn push(&mut self, figure: f64) {
         self.0.push(figure);
+    }
+
+    /// As a row without a name.
+    pub fn row(&self, unit: &str) -> Row {
+        Row {
+            unit: unit.to_owned(),
+            median: self.median(),
+            min: self.min(),
+            max: self.max(),
+            rounds: self.len() as u64,
+            ..Row::default()
+        }
     }
 
     /// How many there are.

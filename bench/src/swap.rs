@@ -161,12 +161,7 @@ fn handed_over(cpus: [usize; 2], rounds: u32) -> anyhow::Result<Row> {
         figure: "swap".to_owned(),
         case: "one cache line handed over".to_owned(),
         workers: Some(1),
-        unit: "ns".to_owned(),
-        median: figures.median(),
-        min: figures.min(),
-        max: figures.max(),
-        rounds: figures.len() as u64,
-        ..Row::default()
+        ..figures.row("ns")
     })
 }
 
@@ -355,11 +350,6 @@ fn rows_of(backends: u16, costs: &[Rounds; 2], spells: &[Spell; 2]) -> Vec<Row> 
         case: format!("{case}, {backends} backends"),
         burst: Some(BURST as u64),
         workers: Some(1),
-        unit: "ns".to_owned(),
-        median: rounds.median(),
-        min: rounds.min(),
-        max: rounds.max(),
-        rounds: rounds.len() as u64,
         goal,
         extra: [
             ("backends".to_owned(), json!(backends)),
@@ -368,7 +358,7 @@ fn rows_of(backends: u16, costs: &[Rounds; 2], spells: &[Spell; 2]) -> Vec<Row> 
         ]
         .into_iter()
         .collect(),
-        ..Row::default()
+        ..rounds.row("ns")
     };
     let gap = |name: &str, spell: &Spell, percentile: f64| {
         let value = spell.ns(spell.gaps.percentile(percentile));

@@ -110,16 +110,7 @@ pub fn record(series: Vec<Row>) -> Run {
 
 /// A row of figures in nanoseconds.
 fn nanoseconds(figure: &str, rounds: &Rounds) -> Row {
-    Row {
-        figure: figure.to_owned(),
-        workers: Some(1),
-        unit: "ns".to_owned(),
-        median: rounds.median(),
-        min: rounds.min(),
-        max: rounds.max(),
-        rounds: rounds.len() as u64,
-        ..Row::default()
-    }
+    Row { figure: figure.to_owned(), workers: Some(1), ..rounds.row("ns") }
 }
 
 /// A row for each subject. The engine's has its ratio to the whole floor.

@@ -180,13 +180,8 @@ fn rows(options: &Options, threads: usize, kept: u64, figures: &[Rounds; 3], all
         tokens: Some(kept),
         burst: Some(u64::from(options.burst)),
         workers: Some(workers as u64),
-        unit: unit.to_owned(),
-        median: rounds.median(),
-        min: rounds.min(),
-        max: rounds.max(),
-        rounds: rounds.len() as u64,
         extra: reasons.extra(),
-        ..Row::default()
+        ..rounds.row(unit)
     };
     let mut rows = vec![row(one, 1, "ns"), row(many, threads, "ns"), row(ratio, threads, "ratio")];
     for row in &mut rows {

@@ -27,7 +27,7 @@ impl Hash for ServiceKey {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         let rest = u64::from(self.port) << 16 | u64::from(self.protocol) << 8 | self.family as u64;
-        let [high, low] = halves(self.address.0);
+        let [high, low] = self.address.halves();
         state.write_u64(high);
         state.write_u64(low);
         state.write_u64(rest);
@@ -59,12 +59,6 @@ impl Hasher for ServiceHasher {
         // factors.
         self.0 ^ self.0 >> 32
     }
-}
-
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "cutting a 128-bit word into its halves is the purpose")]
-const fn halves(word: u128) -> [u64; 2] {
-    [(word >> 64) as u64, word as u64]
 }
 
 #[cfg(test)]

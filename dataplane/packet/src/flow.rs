@@ -40,6 +40,12 @@ impl Address {
         self.0.to_be_bytes()
     }
 
+    /// Its upper and its lower half.
+    #[inline]
+    pub const fn halves(self) -> [u64; 2] {
+        halves(self.0)
+    }
+
     /// Whether the address is v4-mapped.
     #[inline]
     pub const fn is_v4(self) -> bool {
@@ -61,6 +67,12 @@ impl Address {
             IpAddr::V6(Ipv6Addr::from_bits(self.0))
         }
     }
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "cutting a 128-bit word into its halves is the purpose")]
+const fn halves(word: u128) -> [u64; 2] {
+    [(word >> 64) as u64, word as u64]
 }
 
 impl From<IpAddr> for Address {
@@ -174,8 +186,8 @@ impl Flow {
     /// if they are equal.
     #[inline]
     pub fn words(&self) -> [u64; 5] {
-        let [source_high, source_low] = halves(self.source.0);
-        let [destination_high, destination_low] = halves(self.destination.0);
+        let [source_high, source_low] = self.source.halves();
+        let [destination_high, destination_low] = self.destination.halves();
         let ports = (u64::from(self.source_port) << 16) | u64::from(self.destination_port);
         let family = match self.family {
             Family::V4 => 4,
@@ -184,12 +196,6 @@ impl Flow {
         let rest = (family << 40) | (u64::from(self.protocol) << 32) | ports;
         [source_high, source_low, destination_high, destination_low, rest]
     }
-}
-
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "cutting a 128-bit word into its halves is the purpose")]
-const fn halves(word: u128) -> [u64; 2] {
-    [(word >> 64) as u64, word as u64]
 }
 
 #[cfg(test)]

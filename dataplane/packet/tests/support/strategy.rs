@@ -209,3 +209,20 @@ pub fn option() -> impl Strategy<Value = MptcpOption> {
         })),
     ]
 }
+
+/// A packet's frame with some bytes changed, and perhaps cut.
+pub fn damaged() -> impl Strategy<Value = Vec<u8>> {
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    let cut = prop::option::of(any::<prop::sample::Index>());
+    (packet(), changes, cut).prop_map(|(packet, changes, cut)| {
+        let mut bytes = packet.build();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        bytes
+    })
+}
