@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dpdk::{Burst, RxQueue, TxQueue};
+use engine::frames::places;
 use engine::pipeline::{Context, Pipeline};
 use engine::sweep::{LINES_PER_CALL, Sweeper};
 use engine::tables::Tables;
@@ -122,7 +123,7 @@ impl Worker {
             return;
         };
         // The TAP driver refuses a frame that is too long, and with it all that stand behind it.
-        let fit = ones(frames)
+        let fit = places(frames)
             .filter(|place| self.burst.wire_len(*place) <= *longest)
             .fold(0, |mask, place| mask | 1 << place);
         let done = transmit.transmit(&mut self.burst, fit);
@@ -157,7 +158,7 @@ impl Worker {
             }
             // Lengths are gone with the frames, and only the first `sent` of them count.
             let mut lengths = [0_u64; BURST];
-            for (length, place) in lengths.iter_mut().zip(ones(*mask)) {
+            for (length, place) in lengths.iter_mut().zip(places(*mask)) {
                 *length = self.burst.wire_len(place) as u64;
             }
             let done = transmit.transmit(&mut self.burst, *mask);
@@ -169,15 +170,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// The places of the ones in a mask.
-fn ones(mut mask: u64) -> impl Iterator<Item = usize> {
-    core::iter::from_fn(move || {
-        let place = usize::try_from(mask.trailing_zeros()).unwrap_or(0);
-        (mask != 0).then(|| {
-            mask &= mask - 1;
-            place
-        })
-    })
 }

@@ -43,6 +43,19 @@ pub trait Frames {
     fn prefetch(&self, index: usize);
 }
 
+/// The places that a mask of a burst names, in order.
+#[inline]
+pub fn places(mut mask: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let place = mask.trailing_zeros() as usize;
+        // Wraps where the mask is empty, and then nothing comes of it.
+        let next = mask & mask.wrapping_sub(1);
+        let is_there = mask != 0;
+        mask = next;
+        is_there.then_some(place)
+    })
+}
+
 /// Frames in vectors: for `replay`, tests and benches that do not measure.
 #[derive(Debug, Default)]
 pub struct VecFrames {

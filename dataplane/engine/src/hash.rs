@@ -20,7 +20,7 @@
 //! regularity.
 
 use ipc::id::PoolId;
-use ipc::scramble::{KEYS, scramble};
+use ipc::scramble::{KEYS, multilinear, scramble};
 use packet::{Flow, Token, Words};
 use sha2::{Digest, Sha256};
 
@@ -87,13 +87,7 @@ impl HashKey {
 
     /// NH, then the multilinear fold of its 128 bits, then the bijection.
     fn words(&self, words: &[u64; 5]) -> u64 {
-        let nh = self.nh(words);
-        let [high, low, plus] = self.fold;
-        let fold = high
-            .wrapping_mul(u128::from(upper(nh)))
-            .wrapping_add(low.wrapping_mul(u128::from(lower(nh))))
-            .wrapping_add(plus);
-        mix(upper(fold))
+        multilinear(self.nh(words), self.fold)
     }
 
     /// SHA-256 in counter mode: the key words are as good as random to whoever does not know the seed.
@@ -124,26 +118,10 @@ fn pair(m0: u64, k0: u64, m1: u64, k1: u64) -> u128 {
     u128::from(m0.wrapping_add(k0)).wrapping_mul(u128::from(m1.wrapping_add(k1)))
 }
 
-/// A bijection of 64-bit words in which every input bit moves every output bit about half of the time
-/// (Stafford's thirteenth variant of the finalizer of MurmurHash3).
-#[inline]
-const fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
 /// The upper half.
 #[inline]
 const fn upper(x: u128) -> u64 {
     (x >> 64) as u64
-}
-
-/// The lower half.
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is asked for")]
-const fn lower(x: u128) -> u64 {
-    x as u64
 }
 
 /// `hash` scaled to `0..size` by a multiplication: needs no power of two and no division.

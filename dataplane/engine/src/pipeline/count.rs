@@ -2,14 +2,14 @@
 
 use ipc::counter::Counter;
 
-use super::{Context, Slot, bits};
-use crate::frames::Frames;
+use super::{Context, Slot};
+use crate::frames::{Frames, places};
 use crate::verdict::Action;
 
 /// Counts a judged burst by reason, VIP (bytes as received) and backend (bytes as sent).
 pub(super) fn burst<F: Frames>(slots: &[Slot], which: u64, frames: &F, cx: &Context<'_>) {
     let mut bytes_all = 0;
-    for index in bits(which) {
+    for index in places(which) {
         let Some(slot) = slots.get(index) else { return };
         let verdict = &slot.verdict;
         let bytes = slot.received as u64;

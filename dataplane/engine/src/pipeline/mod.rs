@@ -34,7 +34,7 @@ use packet::{Key, Parsed, Token, Version};
 use self::fast::Fast;
 use self::join_rate::JoinRate;
 use self::too_big::Allowance;
-use crate::frames::Frames;
+use crate::frames::{Frames, places};
 use crate::snapshot::Snapshot;
 use crate::tables::Tables;
 use crate::tick::Tick;
@@ -164,7 +164,7 @@ impl Pipeline {
 #[inline(never)]
 fn sort(slots: &[Slot], which: u64, leaving: &mut [u64; MAX_PORTS]) -> u64 {
     let mut punted = 0;
-    for index in bits(which) {
+    for index in places(which) {
         let Some(verdict) = slots.get(index).map(|slot| &slot.verdict) else { break };
         if let (true, Some(mask)) = (verdict.action.is_sent(), leaving.get_mut(usize::from(verdict.port.0))) {
             *mask |= 1 << index;
@@ -216,19 +216,6 @@ impl Judged<'_> {
 #[inline]
 const fn ones(count: usize) -> u64 {
     if count >= 64 { u64::MAX } else { (1 << count) - 1 }
-}
-
-/// The places of the ones in a mask.
-#[inline]
-fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
-    core::iter::from_fn(move || {
-        let place = mask.trailing_zeros() as usize;
-        // Wraps where the mask is empty, and then nothing comes of it.
-        let next = mask & mask.wrapping_sub(1);
-        let is_there = mask != 0;
-        mask = next;
-        is_there.then_some(place)
-    })
 }
 
 impl Slot {

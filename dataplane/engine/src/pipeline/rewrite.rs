@@ -10,8 +10,8 @@ use packet::tunnel::{self, Inner};
 use packet::{Address, Family, Flow, ethernet};
 
 use super::too_big::{self, Allowance};
-use super::{Context, Slot, bits, fast};
-use crate::frames::Frames;
+use super::{Context, Slot, fast};
+use crate::frames::{Frames, places};
 use crate::snapshot::Tunnel;
 use crate::verdict::Action;
 
@@ -23,7 +23,7 @@ pub(super) fn burst<F: Frames>(
     allowance: &mut Allowance,
     cx: &Context<'_>,
 ) {
-    for index in bits(which) {
+    for index in places(which) {
         let Some(slot) = slots.get_mut(index) else { return };
         if slot.verdict.action == Action::Forward
             && let Err(reason) = rewrite(slot, frames, index, cx)

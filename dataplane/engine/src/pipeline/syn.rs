@@ -12,9 +12,9 @@ use packet::{Token, Version};
 
 use super::decide::Look;
 use super::join_rate::JoinRate;
-use super::{Class, Context, Slot, SynKind, bits, decide, local};
+use super::{Class, Context, Slot, SynKind, decide, local};
 use crate::flow_entry::{FlowEntry, FlowState};
-use crate::frames::Frames;
+use crate::frames::{Frames, places};
 use crate::snapshot::Vip;
 use crate::token_table::TokenLookup;
 
@@ -26,7 +26,7 @@ const FRESH_TICKS: u16 = 4;
 /// the first line rarely answers.
 #[inline(never)]
 pub(super) fn prefetch(slots: &[Slot], which: u64, cx: &Context<'_>) {
-    for slot in bits(which).filter_map(|index| slots.get(index)) {
+    for slot in places(which).filter_map(|index| slots.get(index)) {
         let Class::Syn(kind) = slot.class else { continue };
         cx.tables.flows.prefetch_rest(slot.hash);
         if let (SynKind::Join(token), Some((_, vip))) = (kind, slot.vip(cx)) {

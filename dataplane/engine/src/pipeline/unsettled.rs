@@ -14,10 +14,10 @@ use ipc::reason::Reason;
 use packet::{Capable, Join, Key, Options, Token, Version};
 
 use super::fast::Fast;
-use super::{Context, Slot, bits, classify, decide};
+use super::{Context, Slot, classify, decide};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::flow_table::Found;
-use crate::frames::Frames;
+use crate::frames::{Frames, places};
 use crate::token_table::Learn;
 
 /// Most data a SYN may have carried (TCP Fast Open, RFC 7413: one segment).
@@ -37,7 +37,7 @@ pub(super) fn foresee<F: Frames>(
     cx: &Context<'_>,
 ) -> u64 {
     let mut general = 0;
-    for index in bits(lost) {
+    for index in places(lost) {
         let (Some(slot), Some(fast)) = (slots.get_mut(index), fast.get_mut(index)) else { break };
         let Some(found) = cx.tables.flows.find(fast.hash()) else { continue };
         if found.entry.state.is_settled() {
@@ -50,7 +50,7 @@ pub(super) fn foresee<F: Frames>(
             foresee_key(slot, frames.bytes(index), cx);
         }
     }
-    for index in bits(general) {
+    for index in places(general) {
         if let Some((token, hash)) = slots.get(index).and_then(|slot| foreseen(slot, cx)) {
             cx.tables.tokens.prefetch_rest(hash, token);
         }
