@@ -109,7 +109,8 @@ impl State {
             | Command::Commit { .. }
             | Command::Abandon { .. }
             | Command::Dump
-            | Command::FindToken { .. } => {}
+            | Command::FindToken { .. }
+            | Command::Report { .. } => {}
         }
         Ok(())
     }

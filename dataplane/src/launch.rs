@@ -19,6 +19,7 @@ use engine::tables::Tables;
 use ipc::data_link::DataLink;
 use ipc::id::WorkerId;
 
+use crate::agents::Agents;
 use crate::census::Census;
 use crate::clock::Clock;
 use crate::devices::{self, Devices};
@@ -88,6 +89,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         clock,
         ports,
         census: Census::default(),
+        agents: Agents::default(),
         kept,
     };
     phases.end("workers");

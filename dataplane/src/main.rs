@@ -4,6 +4,7 @@
 //! loop) and [`manager`] (commands in, snapshots out). [`replay`] runs the same engine on a capture file.
 #![forbid(unsafe_code)]
 
+mod agents;
 mod census;
 mod cli;
 mod clock;

@@ -11,13 +11,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engine::model::Model;
+use engine::reported::Reports;
 use engine::snapshot::{Site, Snapshot};
 use engine::tables::Tables;
 use ipc::counters::Gauge;
 use ipc::data_link::{Batch, DataLink, Request};
 use ipc::id::BackendId;
 use ipc::message::Event;
+use ipc::report::Report;
 
+use crate::agents::Agents;
 use crate::census::Census;
 use crate::clock::Clock;
 use crate::dump;
@@ -33,6 +36,9 @@ const ADOPTION_PAUSE: Duration = Duration::from_micros(50);
 
 /// Turns between two readings of the ports' statistics: about twice a second.
 const PORT_EVERY: u32 = 250;
+
+/// Reports of agents taken in one turn: whatever comes in, the heartbeat and what is due are not late for it.
+const REPORTS_PER_TURN: usize = 512;
 
 /// See the module's header.
 pub struct Manager {
@@ -54,6 +60,8 @@ pub struct Manager {
     pub ports: PortWatch,
     /// The count of entries under way.
     pub census: Census,
+    /// What agents vouch for.
+    pub agents: Agents,
     /// What a successor finds.
     pub kept: Kept,
 }
@@ -67,13 +75,8 @@ impl Manager {
             self.clock.update();
             self.each_second(&mut second, stop);
             self.publisher.reclaim();
-            // Only questions and changes are followed at once: a peer that attaches for ever must not spin us.
-            let worked = self.link.poll().is_some_and(|request| {
-                let is_work =
-                    matches!(request, Request::Batch(_) | Request::Dump | Request::FindToken { .. });
-                self.serve(request, stop);
-                is_work
-            });
+            let worked = self.listen(stop);
+            self.agents.renew(&self.tables, self.clock.now().seconds(), self.clock.now().tick());
             self.take_census(stop);
             if turns.is_multiple_of(PORT_EVERY) {
                 self.ports.show(self.link.gauges());
@@ -82,6 +85,33 @@ impl Manager {
             if !worked {
                 std::thread::sleep(IDLE_PAUSE);
             }
+        }
+    }
+
+    /// Serves the next request; of reports, several. Says whether there may be more at once.
+    fn listen(&mut self, stop: &AtomicBool) -> bool {
+        for _ in 0..REPORTS_PER_TURN {
+            match self.link.poll() {
+                Some(Request::Report { backend, report }) => self.go_by(backend, &report),
+                Some(request) => {
+                    // Only questions and changes are followed at once: a peer that attaches for ever must not spin us.
+                    let is_work =
+                        matches!(request, Request::Batch(_) | Request::Dump | Request::FindToken { .. });
+                    self.serve(request, stop);
+                    return is_work;
+                }
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Applies what an agent reports, and counts what became of it.
+    fn go_by(&mut self, backend: BackendId, report: &Report) {
+        let now = self.clock.now();
+        let reports = Reports { tables: &self.tables, snapshot: &self.snapshot, now: now.tick() };
+        if let Some(counter) = self.agents.apply(backend, report, &reports, now.seconds()) {
+            self.link.count(counter);
         }
     }
 
@@ -134,6 +164,7 @@ impl Manager {
                 }
                 self.link.send(Event::TokenEnd { token });
             }
+            Request::Report { backend, report } => self.go_by(backend, &report),
         }
     }
 
@@ -181,10 +212,11 @@ impl Manager {
     }
 
     /// Whoever has an id that was another's counts from zero.
-    fn begin_counts(&self, next: &Model) {
+    fn begin_counts(&mut self, next: &Model) {
         let known: BTreeSet<_> = backend_ids(&self.model).collect();
         for id in backend_ids(next).filter(|id| !known.contains(id)) {
             self.link.begin_backend(id);
+            self.agents.begin_backend(id);
         }
         let known: BTreeSet<_> = self.model.vips().iter().map(|vip| (vip.id, vip.name)).collect();
         for vip in next.vips().iter().filter(|vip| !known.contains(&(vip.id, vip.name))) {

@@ -19,6 +19,7 @@ pub mod maglev;
 pub mod model;
 pub mod pipeline;
 mod place;
+pub mod reported;
 mod route;
 mod service;
 pub mod snapshot;

@@ -37,6 +37,7 @@
 
 mod attach;
 mod claim;
+mod prove;
 
 use ipc::id::BackendId;
 use ipc::limits::MAX_CLAIMS;
@@ -46,6 +47,7 @@ use packet::Token;
 
 pub use self::attach::AttachedTokens;
 use self::claim::{Claim, Held};
+pub use self::prove::Proof;
 use crate::place::Places;
 use crate::tick::Tick;
 use crate::token_entry::{Rank, TokenEntry};
@@ -221,11 +223,13 @@ impl TokenTable {
         false
     }
 
-    /// Starts the end of a token: from now on no touch prolongs it. Says whether it was started by this call.
+    /// Starts the end of a token: from now on no touch prolongs it. Says whether it was started by this call. A proven
+    /// claim does not end by what packets say.
     pub fn close(&self, hash: u64, token: Token, backend: BackendId, now: Tick) -> bool {
         let claim = Claim { hash, token, backend, now, belongs: &|_: BackendId| true };
         for _ in 0..ATTEMPTS {
-            let Some(own) = self.own(&claim).filter(|own| !own.entry.closing) else {
+            let may_close = |own: &Held| !own.entry.closing && own.entry.rank < Rank::Proven;
+            let Some(own) = self.own(&claim).filter(may_close) else {
                 return false;
             };
             let closing = TokenEntry { closing: true, tick: now, ..own.entry };

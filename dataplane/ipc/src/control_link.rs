@@ -14,12 +14,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::counters::{CounterReader, GaugeReader};
+use crate::id::BackendId;
 use crate::layout::{ATTACH_GRANT, ATTACH_REQUEST, CLOSED, COMMANDS, CONTROL_PID, EVENTS, SLOT_WORDS};
 use crate::limits::{MAX_BACKENDS, MAX_CLAIMS, MAX_POOLS, MAX_SERVICES, MAX_VIPS};
 use crate::lines::Lines;
 use crate::link::{Violation, from_words, to_words};
 use crate::liveness::{Lock, LockError, Role, Watch};
 use crate::message::{Command, Event, Name, Refusal};
+use crate::report::Report;
 use crate::ring::{Consumer, Producer, PushError};
 use crate::segment::{Segment, SegmentError};
 use crate::sync::Ordering;
@@ -230,6 +232,21 @@ impl ControlLink {
                     _ => return Err(ControlLinkError::BadPeer(Violation::OutOfOrder)),
                 }
             }
+        })
+    }
+
+    /// Sends reports of agents, in order. There is no answer: what becomes of them is counted.
+    pub fn report(
+        &mut self,
+        reports: impl IntoIterator<Item = (BackendId, Report)>,
+        within: Duration,
+    ) -> Result<(), ControlLinkError> {
+        self.attached(within, |end, wait| {
+            for (backend, report) in reports {
+                end.push(wait, &Command::Report { backend, report })?;
+            }
+            end.publish();
+            end.check_open()
         })
     }
 

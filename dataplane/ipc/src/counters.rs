@@ -80,7 +80,7 @@ names! {
 }
 
 names! {
-    /// What the manager counts about its peer, the control plane.
+    /// What the manager counts about its peer, the control plane, and about what agents report through it.
     pub enum LinkCounter {
         /// Attaches granted.
         Attached = "attached",
@@ -100,6 +100,20 @@ names! {
         OutOfOrder = "out_of_order",
         /// Links closed because the peer does not take its events.
         NotReading = "not_reading",
+        /// Tokens that an agent proved, and that were not proven before.
+        AgentProven = "agent_proven",
+        /// Tokens that an agent claimed, refused: another backend's agent proved them first, or there was no place.
+        AgentRefused = "agent_refused",
+        /// Tokens that went because their agent said that the connection ended.
+        AgentClosed = "agent_closed",
+        /// Flows entered, or sent to another backend than Maglev's, because an agent said that they live there.
+        AgentInstalled = "agent_installed",
+        /// Flows that an agent claimed, refused: for no service of its pool, on another backend, or there was no place.
+        AgentFlowRefused = "agent_flow_refused",
+        /// Flows that began to close because an agent said that they ended.
+        AgentEnded = "agent_ended",
+        /// Reports about a backend that is not known (any more).
+        AgentUnknown = "agent_unknown",
     }
 }
 

@@ -19,6 +19,7 @@ use crate::lines::Lines;
 use crate::link::{Violation, from_words, to_words};
 use crate::liveness::{Lock, LockError, Pid, Role, Watch};
 use crate::message::{Command, Event, MAX_BATCH, Refusal};
+use crate::report::Report;
 use crate::ring::{self, Consumer, Producer, PushError};
 use crate::segment::{Segment, SegmentError};
 use crate::sync::Ordering;
@@ -49,6 +50,13 @@ pub enum Request {
     FindToken {
         /// The token.
         token: u32,
+    },
+    /// Go by it, and count what became of it. There is no answer.
+    Report {
+        /// The backend it is about, as the control plane says: it need not be known.
+        backend: BackendId,
+        /// What its agent says.
+        report: Report,
     },
 }
 
@@ -109,6 +117,11 @@ impl DataLink {
         }
         self.looked = Instant::now();
         if self.end.is_detached() || self.peer.is_held() { None } else { self.end.detach() }
+    }
+
+    /// Counts what became of a report.
+    pub fn count(&self, counter: LinkCounter) {
+        self.end.gauges.count(counter);
     }
 
     /// Sends an event, now or as soon as there is room. Without a peer it is dropped.
@@ -335,6 +348,7 @@ impl DataEnd {
             (Command::Commit { batch }, Some(staging)) if staging.batch == batch => Ok(self.commit()),
             (Command::Dump, None) => Ok(Some(Request::Dump)),
             (Command::FindToken { token }, None) => Ok(Some(Request::FindToken { token })),
+            (Command::Report { backend, report }, None) => Ok(Some(Request::Report { backend, report })),
             (command, Some(staging)) if command.is_change() => {
                 if staging.commands.len() < MAX_BATCH {
                     staging.commands.push(command);
@@ -475,6 +489,24 @@ mod tests {
         let mut pair = pair();
         pair.push(Command::Begin { batch: 1 });
         pair.push(Command::Dump);
+        pair.assert_closes(Violation::OutOfOrder, LinkCounter::OutOfOrder);
+    }
+
+    #[test]
+    fn reports_come_one_by_one_in_order_and_not_within_a_batch() {
+        let mut pair = pair();
+        let (backend, token) = (BackendId(7), 9);
+        let reports =
+            [Report::Lease { seconds: 60 }, Report::TokenLives { token }, Report::TokenEnded { token }];
+        for report in reports {
+            pair.push(Command::Report { backend, report });
+        }
+        for report in reports {
+            assert_eq!(pair.data.poll(), Some(Request::Report { backend, report }));
+        }
+        assert_eq!(pair.data.poll(), None);
+        pair.push(Command::Begin { batch: 1 });
+        pair.push(Command::Report { backend, report: Report::Lease { seconds: 60 } });
         pair.assert_closes(Violation::OutOfOrder, LinkCounter::OutOfOrder);
     }
 

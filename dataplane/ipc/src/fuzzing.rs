@@ -7,9 +7,11 @@
 
 use crate::control_link::ControlEnd;
 use crate::data_link::{DataEnd, Request};
+use crate::id::BackendId;
 use crate::layout::{ATTACH_GRANT, ATTACH_REQUEST, CLOSED, COMMANDS, EVENTS, SEGMENT_LINES, SLOT_WORDS};
 use crate::lines::{Lines, WORDS};
 use crate::message::{Command, Event, MAX_BATCH, SLOT};
+use crate::report::Report;
 use crate::sync::Ordering;
 
 /// Bytes of a step: what to do, a small argument, two bytes unused, an index, a value.
@@ -99,7 +101,7 @@ impl Scene {
         let Ok(name) = format!("n{}", value % 1000).parse() else {
             return;
         };
-        let command = match small % 8 {
+        let command = match small % 9 {
             0 => Command::Begin { batch: value },
             1 => Command::Commit { batch: value },
             2 => Command::Abandon { batch: value },
@@ -107,6 +109,7 @@ impl Scene {
             4 => Command::RemoveBackend { pool: name, name, deadline: None },
             5 => Command::Dump,
             6 => Command::FindToken { token: 7 },
+            7 => Command::Report { backend: BackendId(1), report: Report::TokenLives { token: 7 } },
             _ => Command::RemoveVip { name },
         };
         if let Some(control) = &mut self.control
@@ -132,6 +135,10 @@ impl Scene {
                 }
             }
             Some(Request::FindToken { token }) => self.data.send(Event::TokenEnd { token }),
+            Some(Request::Report { backend, report }) => {
+                let command = Command::Report { backend, report };
+                assert_eq!(Command::decode(&command.encode()), Ok(command), "a valid report");
+            }
             Some(Request::Attached { .. } | Request::Detached | Request::Closed(_)) | None => {}
         }
     }

@@ -25,6 +25,7 @@ pub mod link;
 pub mod message;
 pub mod name;
 pub mod reason;
+pub mod report;
 pub mod ring;
 pub mod scramble;
 pub mod sync;

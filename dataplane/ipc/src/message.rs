@@ -22,6 +22,7 @@ use crate::field::{Field, Reader, Writer};
 use crate::id::{BackendId, VipId};
 use crate::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES, MAX_VIPS};
 use crate::names;
+use crate::report::Report;
 pub(crate) use name::NAME_BYTES;
 pub use name::{Name, NameError};
 
@@ -309,6 +310,13 @@ messages! {
             /// The token.
             token: u32,
         },
+        /// What the agent on a backend says of it. Outside of batches; there is no answer.
+        Report = 15 {
+            /// The backend.
+            backend: BackendId,
+            /// What it says.
+            report: Report,
+        },
     }
 }
 
@@ -420,7 +428,7 @@ messages! {
 }
 
 /// The text of all messages, for the layout hash. Sizes of enums and names are in it by [`crate::layout`].
-pub(crate) const SCHEMA: [&str; 2] = [Command::SCHEMA, Event::SCHEMA];
+pub(crate) const SCHEMA: [&str; 3] = [Command::SCHEMA, Event::SCHEMA, crate::report::SCHEMA];
 
 /// Whether an address can be a VIP's. Others are refused: [`Refusal::BadAddress`].
 pub fn is_of_a_host(address: IpAddr) -> bool {
@@ -445,7 +453,8 @@ impl Command {
             | Command::Commit { .. }
             | Command::Abandon { .. }
             | Command::Dump
-            | Command::FindToken { .. } => false,
+            | Command::FindToken { .. }
+            | Command::Report { .. } => false,
         }
     }
 }
@@ -453,6 +462,7 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Subflow;
     use proptest::prelude::*;
 
     fn name() -> impl Strategy<Value = Name> {
@@ -528,7 +538,28 @@ mod tests {
             (name(), name()).prop_map(|(name, to)| Command::RenamePool { name, to }),
             Just(Command::Dump),
             any::<u32>().prop_map(|token| Command::FindToken { token }),
+            (1..4096_u16, report())
+                .prop_map(|(id, report)| Command::Report { backend: BackendId(id), report }),
         ]
+    }
+
+    fn report() -> impl Strategy<Value = Report> {
+        type Hosts = [(Ipv4Addr, Ipv6Addr); 2];
+        let ends = any::<(bool, Hosts, [u16; 2])>();
+        let subflow = ends.prop_filter_map("of two families", |(is_v4, hosts, ports)| {
+            let [client, service] =
+                hosts.map(|(four, six)| if is_v4 { IpAddr::V4(four) } else { IpAddr::V6(six) });
+            Subflow::new((client, ports[0]).into(), (service, ports[1]).into())
+        });
+        (0..5, any::<(u32, u16, bool)>(), subflow).prop_map(|(kind, (token, seconds, joined), subflow)| {
+            match kind {
+                0 => Report::Lease { seconds },
+                1 => Report::TokenLives { token },
+                2 => Report::TokenEnded { token },
+                3 => Report::SubflowLives { token, subflow, joined },
+                _ => Report::SubflowEnded { subflow },
+            }
+        })
     }
 
     fn event() -> impl Strategy<Value = Event> {

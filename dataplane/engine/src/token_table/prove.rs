@@ -1,0 +1,149 @@
+//! Claims that the agent on a backend makes: proven at once, and gone the moment it says so.
+//!
+//! The rules of ownership are in the header of [`crate::token_table`]. A proven claim outranks what handshakes and
+//! traffic taught; of two backends' agents the first holds the token until it lets go, so a lying agent takes no token
+//! that another agent has proven. Nothing that packets say closes a proven claim. One thread calls what is here: the
+//! manager; workers learn, touch and look up meanwhile (`tests/loom_token_table.rs`).
+
+use ipc::id::BackendId;
+use ipc::limits::MAX_CLAIMS;
+use ipc::sync::{Ordering, fence};
+use packet::Token;
+
+use super::claim::{Claim, Held};
+use super::{ATTEMPTS, SLOTS, TOKEN_IDLE, TokenTable};
+use crate::tick::Tick;
+use crate::token_entry::{Rank, TokenEntry};
+
+/// From which age on, in ticks, a proven claim is renewed: not sooner than needed, since renewing is a write.
+const RENEW_AGE: u16 = TOKEN_IDLE / 3;
+
+/// What became of a proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The token is known now, and proven.
+    New,
+    /// The backend had claimed it already; it is proven now.
+    Raised,
+    /// It was proven already.
+    Known,
+    /// Another backend's agent proved it before, and has not let go.
+    Refused,
+    /// No place, or more lost races than are worth another attempt.
+    Full,
+}
+
+impl TokenTable {
+    /// Enters a backend's claim to a token as proven, or raises the one it has. A closing one lives again.
+    pub fn prove(
+        &self,
+        hash: u64,
+        token: Token,
+        backend: BackendId,
+        now: Tick,
+        belongs: impl Fn(BackendId) -> bool,
+    ) -> Proof {
+        let claim = Claim { hash, token, backend, now, belongs: &belongs };
+        let mut entered = false;
+        for _ in 0..ATTEMPTS {
+            if self.all_held(hash, token).any(|held| is_proven_rival(&held, &claim)) {
+                return Proof::Refused;
+            }
+            if let Some(own) = self.own(&claim) {
+                let proven = TokenEntry { tick: now, rank: Rank::Proven, closing: false, ..own.entry };
+                if proven.word() == own.word || self.exchange(own.place, own.word, proven.word()) {
+                    self.settle_own(&claim, own.place);
+                    let was_proven = own.entry.rank == Rank::Proven;
+                    return if entered {
+                        Proof::New
+                    } else if was_proven {
+                        Proof::Known
+                    } else {
+                        Proof::Raised
+                    };
+                }
+                continue;
+            }
+            let Some((place, held)) = self.place_of_proof(&claim) else { return Proof::Full };
+            if self.exchange(place, held, proven_word(&claim)) {
+                entered = true;
+                fence(Ordering::SeqCst);
+                // A worker may have entered the same claim meanwhile. The next turn finds the first of the two, which
+                // stays, and raises it.
+                self.drop_twins(&claim);
+            }
+        }
+        let Some(own) = self.own(&claim).filter(|_| entered) else { return Proof::Full };
+        self.settle_own(&claim, own.place);
+        Proof::New
+    }
+
+    /// Removes a backend's claim to a token, whatever its rank. Says whether there was one.
+    pub fn withdraw_claim(&self, hash: u64, token: Token, backend: BackendId, now: Tick) -> bool {
+        let claim = Claim { hash, token, backend, now, belongs: &|_: BackendId| true };
+        for _ in 0..ATTEMPTS {
+            let Some(own) = self.own(&claim) else { return false };
+            if self.exchange(own.place, own.word, 0) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Writes now as the time at which the proven claims of `lines` lines from `from` on were last seen, of the backends
+    /// whose agents are `there`.
+    pub fn renew(&self, from: usize, lines: usize, now: Tick, there: impl Fn(BackendId) -> bool) {
+        for (number, line) in self.places.range(from, lines) {
+            for (slot, word) in line.0.iter().enumerate() {
+                let held = word.load(Ordering::Relaxed);
+                let Some(entry) = TokenEntry::from_word(held) else { continue };
+                let is_due = entry.rank == Rank::Proven && now.age_of(entry.tick) >= RENEW_AGE;
+                if is_due && there(entry.backend) {
+                    // A lost race means it was just touched, or closed.
+                    self.exchange(number * SLOTS + slot, held, TokenEntry { tick: now, ..entry }.word());
+                }
+            }
+        }
+    }
+
+    /// The slot a proven claim takes, and what it holds now. Where there are as many rivals as are kept, that of the
+    /// least of them: it would never answer again.
+    fn place_of_proof<F: Fn(BackendId) -> bool>(&self, claim: &Claim<'_, F>) -> Option<(usize, u64)> {
+        let survey = self.survey(claim);
+        if survey.rivals >= MAX_CLAIMS {
+            let rivals = self.all_held(claim.hash, claim.token);
+            let least = rivals.filter(|held| (claim.belongs)(held.entry.backend));
+            return least.min_by_key(|held| held.entry.rank).map(|held| (held.place, held.word));
+        }
+        self.free_slot(claim, &survey).or_else(|| self.least_slot(claim))
+    }
+
+    /// Of several claims for one backend, the first in the order of search stays.
+    fn drop_twins<F>(&self, claim: &Claim<'_, F>) {
+        let own = self.all_held(claim.hash, claim.token).filter(|held| held.entry.backend == claim.backend);
+        for twin in own.skip(1) {
+            self.exchange(twin.place, twin.word, 0);
+        }
+    }
+}
+
+/// Whether another backend of the pool holds the token by proof.
+fn is_proven_rival<F: Fn(BackendId) -> bool>(held: &Held, claim: &Claim<'_, F>) -> bool {
+    held.entry.rank == Rank::Proven
+        && held.entry.backend != claim.backend
+        && !held.entry.is_expired(claim.now, TOKEN_IDLE)
+        && (claim.belongs)(held.entry.backend)
+}
+
+/// The word of a new proven claim. It outranks all others, so nothing makes it ambiguous.
+fn proven_word<F>(claim: &Claim<'_, F>) -> u64 {
+    TokenEntry {
+        token: claim.token,
+        backend: claim.backend,
+        tick: claim.now,
+        rank: Rank::Proven,
+        ambiguous: false,
+        closing: false,
+    }
+    .word()
+}

@@ -1,0 +1,266 @@
+//! What agents on backends report: joins and subflows that this data plane saw nothing of reach their server, ends are
+//! exact, and the worst report changes its own backend's entries only.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests")]
+
+mod support;
+
+use engine::reported::{Installed, Reports};
+use engine::token_entry::Rank;
+use engine::token_table::{Proof, TokenLookup};
+use ipc::counter::Counter;
+use ipc::id::BackendId;
+use ipc::message::Command;
+use ipc::reason::Reason;
+use ipc::report::Subflow;
+use packet::{Family, Flow, Key, Token, Version};
+use support::{CLIENT_KEY, FAMILIES, World, backend, flow, name, of, services, vip};
+
+const KEY: Key = Key([0x42; 8]);
+const ISN: u32 = 77;
+
+fn world() -> World {
+    let mut commands =
+        vec![Command::PutPool { name: name("servers") }, Command::PutPool { name: name("other") }];
+    commands.extend((1..=4).map(|number| backend("servers", &format!("b{number}"), number)));
+    commands.push(backend("other", "o1", 5));
+    commands.push(vip("web", "servers"));
+    commands.extend(services("web", 9, 8000));
+    World::new(&commands)
+}
+
+fn reports(world: &World) -> Reports<'_> {
+    Reports { tables: &world.tables, snapshot: &world.snapshot, now: world.now() }
+}
+
+fn token() -> Token {
+    Token::from_key(Version::V1, &KEY)
+}
+
+fn subflow(flow: &Flow) -> Subflow {
+    let client = (flow.source.to_ip(), flow.source_port).into();
+    Subflow::new(client, (flow.destination.to_ip(), flow.destination_port).into()).unwrap()
+}
+
+/// Where a join of the token goes, from a port of its own.
+fn join(world: &mut World, source_port: u16) -> (Reason, Option<String>) {
+    let flow = flow(Family::V4, 99, source_port, 9, 8000);
+    let verdict = world.send(of(&flow).syn(5).mp_join_syn(token(), 1, 1)).verdict;
+    (verdict.reason, world.name_of(verdict.backend).map(str::to_owned))
+}
+
+/// A connection from its SYN to its key, as this data plane sees it.
+fn connect(world: &mut World, to: &str, key: Key) -> Flow {
+    let flow = world.flow_to(to, Family::V4, 9, 8000, 0);
+    world.send(of(&flow).syn(ISN).mp_capable_syn_v1());
+    world.send(of(&flow).data(ISN + 1, 1).mp_capable_ack(Version::V1, CLIENT_KEY, key));
+    flow
+}
+
+fn owner(world: &World, backend: &str) -> TokenLookup {
+    TokenLookup::Owner { backend: world.id_of(backend), rank: Rank::Proven }
+}
+
+fn find(world: &World) -> TokenLookup {
+    let pool = world.snapshot.backend(world.id_of("b1")).unwrap().pool;
+    let belongs = |id| world.snapshot.backend(id).is_some_and(|known| known.pool == pool);
+    world.tables.tokens.find(world.tables.token_hash(token(), pool), token(), belongs)
+}
+
+#[test]
+fn a_join_whose_handshake_passed_elsewhere_follows_the_proof() {
+    let mut world = world();
+    assert_eq!(join(&mut world, 1).0, Reason::UnknownToken);
+    assert_eq!(reports(&world).token_lives(world.id_of("b3"), token()), Some(Proof::New));
+    assert_eq!(join(&mut world, 2), (Reason::Token, Some("b3".to_owned())));
+    assert_eq!(reports(&world).token_lives(world.id_of("b3"), token()), Some(Proof::Known));
+}
+
+#[test]
+fn a_token_that_was_learned_is_raised_by_its_proof() {
+    let mut world = world();
+    connect(&mut world, "b2", KEY);
+    assert_eq!(reports(&world).token_lives(world.id_of("b2"), token()), Some(Proof::Raised));
+    assert_eq!(find(&world), owner(&world, "b2"));
+}
+
+#[test]
+fn a_false_claim_is_outranked_whether_it_came_before_or_after_and_however_long_it_lived() {
+    let mut world = world();
+    // A client claims a key that is not its server's, and its connection lasts.
+    let liar = connect(&mut world, "b1", KEY);
+    for _ in 0..4 {
+        world.wait(16);
+        world.send(of(&liar).data(ISN + 1, 1).dss_data(1, 1, 1, b"data"));
+    }
+    assert_eq!(world.counters.reader().counter(Counter::TokenSeen), 1);
+    assert_eq!(reports(&world).token_lives(world.id_of("b2"), token()), Some(Proof::New));
+    assert_eq!(join(&mut world, 1).1, Some("b2".to_owned()));
+    // And once more, after the proof.
+    let again = world.flow_to("b3", Family::V4, 9, 8000, 0);
+    world.send(of(&again).syn(ISN).mp_capable_syn_v1());
+    world.send(of(&again).data(ISN + 1, 1).mp_capable_ack(Version::V1, CLIENT_KEY, KEY));
+    assert_eq!(world.counters.reader().counter(Counter::TokenConflict), 1);
+    assert_eq!(join(&mut world, 2).1, Some("b2".to_owned()));
+}
+
+#[test]
+fn more_false_claims_than_are_kept_do_not_keep_a_proof_out() {
+    let mut world = world();
+    for backend in ["b1", "b3", "b4"] {
+        connect(&mut world, backend, KEY);
+    }
+    assert_eq!(find(&world), TokenLookup::Ambiguous);
+    assert_eq!(reports(&world).token_lives(world.id_of("b2"), token()), Some(Proof::New));
+    assert_eq!(find(&world), owner(&world, "b2"));
+}
+
+#[test]
+fn an_agent_takes_no_token_that_another_proved_and_gets_it_when_that_one_lets_go() {
+    let world = world();
+    let [mine, theirs] = ["b1", "b2"].map(|name| world.id_of(name));
+    assert_eq!(reports(&world).token_lives(theirs, token()), Some(Proof::New));
+    assert_eq!(reports(&world).token_lives(mine, token()), Some(Proof::Refused));
+    assert!(!reports(&world).token_ended(mine, token()), "and closes none but its own");
+    assert_eq!(find(&world), owner(&world, "b2"));
+    assert!(reports(&world).token_ended(theirs, token()));
+    assert_eq!(reports(&world).token_lives(mine, token()), Some(Proof::New));
+}
+
+#[test]
+fn a_token_whose_connection_ended_is_gone_at_once() {
+    let mut world = world();
+    connect(&mut world, "b2", KEY);
+    let b2 = world.id_of("b2");
+    reports(&world).token_lives(b2, token());
+    assert_eq!(join(&mut world, 1).0, Reason::Token);
+    assert!(reports(&world).token_ended(b2, token()));
+    assert_eq!(join(&mut world, 2).0, Reason::UnknownToken);
+    assert!(!reports(&world).token_ended(b2, token()), "once");
+}
+
+#[test]
+fn nothing_that_packets_say_ends_a_proven_token() {
+    let mut world = world();
+    let flow = connect(&mut world, "b2", KEY);
+    reports(&world).token_lives(world.id_of("b2"), token());
+    world.send(of(&flow).data(ISN + 1, 1).fastclose(KEY));
+    world.send(of(&flow).rst(ISN + 1, 1));
+    world.tables.tokens.renew(0, world.tables.tokens.lines(), world.now(), |_| true);
+    assert_eq!(world.counters.reader().counter(Counter::TokenClosing), 0);
+    for _ in 0..20 {
+        world.wait(32);
+        world.tables.tokens.renew(0, world.tables.tokens.lines(), world.now(), |_| true);
+    }
+    assert_eq!(join(&mut world, 1).1, Some("b2".to_owned()));
+}
+
+#[test]
+fn proven_tokens_live_as_long_as_their_agent_is_there_and_no_longer() {
+    let mut world = world();
+    let [b1, b2] = ["b1", "b2"].map(|name| world.id_of(name));
+    let other = Token(0x1234_5678);
+    reports(&world).token_lives(b1, token());
+    reports(&world).token_lives(b2, other);
+    for _ in 0..10 {
+        world.wait(32);
+        world.tables.tokens.renew(0, world.tables.tokens.lines(), world.now(), |backend| backend == b1);
+    }
+    assert_eq!(find(&world), owner(&world, "b1"));
+    assert_eq!(reports(&world).token_lives(b1, other), Some(Proof::New), "the other's claim is gone");
+}
+
+#[test]
+fn a_subflow_that_was_opened_elsewhere_reaches_its_server() {
+    for family in FAMILIES {
+        for joined in [true, false] {
+            let mut world = world();
+            let flow = world.flow_to("b1", family, 9, 8000, 0);
+            let to = world.id_of("b4");
+            let installed = reports(&world).subflow_lives(to, token(), &subflow(&flow), joined);
+            assert_eq!(installed, Installed::New);
+            let verdict = world.send(of(&flow).data(1000, 1)).verdict;
+            assert_eq!((verdict.reason, verdict.backend), (Reason::Flow, Some(to)), "{family:?} {joined}");
+            let again = reports(&world).subflow_lives(to, token(), &subflow(&flow), joined);
+            assert_eq!(again, Installed::Known);
+        }
+    }
+}
+
+#[test]
+fn a_first_subflow_that_maglev_sends_there_anyway_takes_no_room() {
+    let world = world();
+    let flow = world.flow_to("b1", Family::V4, 9, 8000, 0);
+    let b1 = world.id_of("b1");
+    assert_eq!(reports(&world).subflow_lives(b1, token(), &subflow(&flow), false), Installed::Known);
+    assert_eq!(world.held_ids(), Vec::<BackendId>::new());
+}
+
+#[test]
+fn packets_that_came_before_the_report_are_corrected_by_it() {
+    let mut world = world();
+    let flow = world.flow_to("b1", Family::V4, 9, 8000, 0);
+    let verdict = world.send(of(&flow).data(1000, 1)).verdict;
+    assert_eq!(world.name_of(verdict.backend), Some("b1"), "by Maglev: nothing is known");
+    let to = world.id_of("b4");
+    assert_eq!(reports(&world).subflow_lives(to, token(), &subflow(&flow), true), Installed::New);
+    assert_eq!(world.send(of(&flow).data(1001, 1)).verdict.backend, Some(to));
+}
+
+#[test]
+fn a_lying_agent_takes_no_flow_that_was_opened_here_and_ends_none() {
+    let mut world = world();
+    let b4 = world.id_of("b4");
+    let victim = connect(&mut world, "b1", KEY);
+    let plain = world.flow_to("b2", Family::V4, 9, 8000, 1);
+    world.send(of(&plain).syn(ISN));
+    for flow in [victim, plain] {
+        let before = world.tables.flows.find(world.tables.flow_hash(&flow)).unwrap().entry;
+        let reports = reports(&world);
+        assert_eq!(reports.subflow_lives(b4, token(), &subflow(&flow), true), Installed::Refused);
+        assert!(!reports.subflow_ended(b4, &subflow(&flow)));
+        let after = world.tables.flows.find(world.tables.flow_hash(&flow)).unwrap().entry;
+        assert_eq!(before, after);
+    }
+}
+
+#[test]
+fn a_flow_for_no_service_of_the_backends_pool_is_refused() {
+    let world = world();
+    let [o1, b1] = ["o1", "b1"].map(|name| world.id_of(name));
+    let flow_to = |vip, port| subflow(&flow(Family::V4, 700, 5, vip, port));
+    let reports = reports(&world);
+    assert_eq!(reports.subflow_lives(o1, token(), &flow_to(9, 8000), true), Installed::Refused, "pool");
+    assert_eq!(reports.subflow_lives(b1, token(), &flow_to(9, 8001), true), Installed::Refused, "port");
+    assert_eq!(reports.subflow_lives(b1, token(), &flow_to(8, 8000), true), Installed::Refused, "address");
+    let unknown = BackendId(99);
+    assert_eq!(reports.subflow_lives(unknown, token(), &flow_to(9, 8000), true), Installed::Refused);
+    assert_eq!(reports.token_lives(unknown, token()), None);
+    assert!(!reports.token_ended(unknown, token()));
+    assert_eq!(world.held_ids(), Vec::<BackendId>::new());
+}
+
+#[test]
+fn a_subflow_that_ended_closes_and_is_forgotten_soon() {
+    let mut world = world();
+    let flow = world.flow_to("b1", Family::V4, 9, 8000, 0);
+    let to = world.id_of("b4");
+    reports(&world).subflow_lives(to, token(), &subflow(&flow), true);
+    assert!(reports(&world).subflow_ended(to, &subflow(&flow)));
+    assert!(!reports(&world).subflow_ended(to, &subflow(&flow)), "once");
+    assert_eq!(world.send(of(&flow).data(1000, 1)).verdict.backend, Some(to), "last packets still arrive");
+    world.wait(300);
+    assert_eq!(world.held_ids(), Vec::<BackendId>::new());
+}
+
+#[test]
+fn a_join_that_is_half_open_here_is_established_by_the_report() {
+    let mut world = world();
+    let b3 = world.id_of("b3");
+    reports(&world).token_lives(b3, token());
+    let second = flow(Family::V4, 99, 7, 9, 8000);
+    world.send(of(&second).syn(5).mp_join_syn(token(), 1, 1));
+    assert_eq!(reports(&world).subflow_lives(b3, token(), &subflow(&second), true), Installed::Known);
+    world.wait(3600);
+    assert_eq!(world.send(of(&second).data(6, 1)).verdict.reason, Reason::Flow, "no longer half-open");
+}
