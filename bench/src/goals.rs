@@ -221,7 +221,8 @@ impl Goals<'_> {
             }
             eprintln!("{}, {tokens} tokens", kind.case());
             let options = self.engine(case, FamilyName::V4, 1_000_000, Some(tokens));
-            rows.push(Row { goal: Some(goal), ..engine_bench::open(kind, &options)? });
+            let [engine, floor] = engine_bench::open(kind, &options)?;
+            rows.extend([Row { goal: Some(goal), ..engine }, floor]);
         }
         Ok(())
     }

@@ -97,9 +97,11 @@ fn what_opens_something_is_judged_as_what_it_is_and_leaves_the_tables_as_they_we
 
 #[test]
 fn a_row_of_what_opens_something_says_what_it_was() {
-    let row =
+    let [row, floor] =
         open(Kind::Join, &options("--flows 20480 --tokens 10k --packets 2k --rounds 1 --family 6")).unwrap();
     assert_eq!((row.figure.as_str(), row.case.as_str()), ("engine", "join_known_v6"));
+    assert_eq!((floor.figure.as_str(), floor.case.as_str()), ("floor", "join_known_v6"));
+    assert!(row.floor_ratio.is_some() && floor.floor_ratio.is_none());
     assert_eq!((row.tokens, row.extra["reasons"]["token"].as_u64()), (Some(10_000), Some(2048)));
     assert_eq!(row.extra["homeless"].as_u64(), Some(0));
 }

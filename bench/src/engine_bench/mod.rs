@@ -38,7 +38,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     }
     pin(options)?;
     if let Some(kind) = options.case.opening() {
-        return show(options, None, vec![open(kind, options)?]);
+        return show(options, None, open(kind, options)?.into());
     }
     let hit = match options.case {
         CaseName::TokenHit => true,
@@ -154,18 +154,25 @@ fn extra(bench: &Bench, one: &Measured) -> Map<String, Value> {
 ///
 /// # Errors
 /// The configuration is refused.
-pub fn open(kind: Kind, options: &Options) -> anyhow::Result<Row> {
+pub fn open(kind: Kind, options: &Options) -> anyhow::Result<[Row; 2]> {
     let mut openings = Openings::new(kind, options)?;
     let opened = openings.measure(options.rounds);
     let [flows, tokens] = openings.counts();
-    Ok(Row {
+    let row = |figure, rounds| Row {
         case: format!("{}_v{}", kind.case(), options.family.family() as u8),
         flows: Some(flows),
         tokens: Some(tokens),
         burst: Some(u64::from(options.burst)),
-        extra: openings.extra(&opened.total),
-        ..nanoseconds("engine", &opened.rounds)
-    })
+        ..nanoseconds(figure, rounds)
+    };
+    Ok([
+        Row {
+            floor_ratio: Some(opened.rounds.over(&opened.floor).median()),
+            extra: openings.extra(&opened.total),
+            ..row("engine", &opened.rounds)
+        },
+        row("floor", &opened.floor),
+    ])
 }
 
 /// The row of look-ups in the token table.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::bench::{net, progress};
 use super::{Opening, Options, Reasons, Worker, fill, path};
+use crate::floor::opening::OpeningFloor;
 use crate::machine;
 use crate::measure::{Feed, Pass, Receive, Rounds, Traffic as _};
 use crate::traffic::{Clients, Shape};
@@ -54,6 +55,7 @@ pub struct Openings {
     kind: Kind,
     world: World,
     worker: Worker,
+    floor: OpeningFloor,
     feed: Feed,
     opening: Opening,
     /// Before a third ACK.
@@ -78,6 +80,8 @@ pub struct Openings {
 pub struct Opened {
     /// Nanoseconds a packet beyond receiving it.
     pub rounds: Rounds,
+    /// Those of the floor, in the same rounds on the same frames.
+    pub floor: Rounds,
     /// All passes.
     pub total: Pass,
 }
@@ -109,10 +113,22 @@ impl Openings {
             _ => Opening::new(clients, kind.shape()),
         };
         let packets = options.packets.unwrap_or(1_000_000);
+        let floor = OpeningFloor::new(
+            world.flow_lines,
+            engine::token_table::TokenTable::lines_for(count as usize),
+            options.family.family(),
+        );
+        let floor = match kind {
+            Kind::CapableSyn => floor,
+            Kind::Join => floor.of_joins(true),
+            Kind::JoinUnknown => floor.of_joins(false),
+            Kind::ThirdAck => floor.of_keys(),
+        };
         Ok(Self {
             kind,
             world,
             worker: Worker::default(),
+            floor,
             feed: Feed::copied(usize::from(options.burst)),
             opening,
             syn: Opening::new(clients, Shape::CapableSyn),
@@ -154,14 +170,16 @@ impl Openings {
 
     /// All rounds, after one that does not count.
     pub fn measure(&mut self, rounds: u32) -> Opened {
-        let mut opened = Opened { rounds: Rounds::default(), total: Pass::default() };
+        let mut opened =
+            Opened { rounds: Rounds::default(), floor: Rounds::default(), total: Pass::default() };
         let progress = progress(u64::from(rounds) + 1, self.kind.case());
         for round in 0..=rounds {
-            let (mut receive, mut engine) = (Pass::default(), Pass::default());
+            let [mut receive, mut floor, mut engine] = [Pass::default(); 3];
             for _ in 0..self.parts {
-                let (one, other) = self.part();
-                receive = receive.and(one);
-                engine = engine.and(other);
+                let part = self.part();
+                receive = receive.and(part[0]);
+                floor = floor.and(part[1]);
+                engine = engine.and(part[2]);
             }
             progress.inc(1);
             if round == 0 {
@@ -169,14 +187,15 @@ impl Openings {
                 continue;
             }
             opened.rounds.push(net(&engine, &receive));
+            opened.floor.push(net(&floor, &receive));
             opened.total = opened.total.and(engine);
         }
         progress.finish_and_clear();
         opened
     }
 
-    /// One part: received, then received and judged.
-    fn part(&mut self) -> (Pass, Pass) {
+    /// One part: received; received and sent through the floor; received and judged.
+    fn part(&mut self) -> [Pass; 3] {
         let packets = self.part as usize;
         if self.kind == Kind::ThirdAck {
             self.syn.begin(self.next);
@@ -185,13 +204,15 @@ impl Openings {
         self.opening.begin(self.next);
         let receive = self.feed.pass(&mut self.opening, &mut Receive, packets);
         self.opening.begin(self.next);
+        let floor = self.feed.pass(&mut self.opening, &mut self.floor, packets);
+        self.opening.begin(self.next);
         let reader = self.worker.reader();
         let before = Reasons::of(&reader);
         let engine = self.feed.pass(&mut self.opening, &mut self.worker.path(&self.world), packets);
         self.reasons.add(&Reasons::of(&reader).since(&before));
         self.next += u64::from(self.part);
         self.restore();
-        (receive, engine)
+        [receive, floor, engine]
     }
 
     /// The tables as before.

@@ -89,7 +89,7 @@ pub use self::slot::SLOTS;
 use self::slot::{matching, read, read_once, resembling, slots};
 use crate::flow_entry::{BUSY, EMPTY, FINGERPRINT, FlowEntry, IN_ALTERNATE, settled_backend};
 use crate::lifetimes::Class;
-use crate::place::Places;
+use crate::place::{Places, Spot};
 use crate::tick::Tick;
 
 /// How often an inserter starts again after it lost a race.
@@ -182,10 +182,50 @@ impl FlowTable {
     /// For a second pass over a burst, between [`FlowTable::prefetch`] and [`FlowTable::find`].
     #[inline]
     pub fn prefetch_rest(&self, hash: u64) {
-        let held = self.places.line(self.places.primary(hash)).is_some_and(|line| matching(line, hash) != 0);
-        if !held {
-            self.places.prefetch_others(hash);
+        self.seek(hash);
+    }
+
+    /// The same for a flow that is to be entered: its lines, if its first does not hold it.
+    #[inline(always)]
+    pub(crate) fn seek(&self, hash: u64) -> Option<Spot> {
+        let spot = self.places.spot(hash);
+        if self.resembling_in(spot.primary, hash) != 0 {
+            return None;
         }
+        self.places.prefetch_behind(spot.alternate, hash);
+        Some(spot)
+    }
+
+    /// Whether a flow that was not in its first line a moment ago ([`FlowTable::seek`]) is in no line at all. Goes by part
+    /// of the fingerprints, also those that removed flows left behind: `false` may be wrong, `true` is not.
+    #[inline(always)]
+    pub(crate) fn is_absent(&self, spot: &Spot) -> bool {
+        // The first once more, and last: the entry may have come home meanwhile.
+        self.resembling_in_others(spot) | self.resembling_in(spot.primary, spot.hash) == 0
+    }
+
+    /// The slots of a line that may be of the flow with this hash, as bits; none where there is no such line.
+    #[inline(always)]
+    fn resembling_in(&self, number: usize, hash: u64) -> u32 {
+        self.places.line(number).map_or(0, |line| resembling(line, hash))
+    }
+
+    /// The same of all candidate lines behind the primary one together.
+    #[inline(always)]
+    fn resembling_in_others(&self, spot: &Spot) -> u32 {
+        let mut found = self.resembling_in(spot.alternate, spot.hash);
+        if self.places.has_spilled() {
+            found |= self.resembling_in_overflow(spot.hash);
+        }
+        found
+    }
+
+    #[inline(never)]
+    fn resembling_in_overflow(&self, hash: u64) -> u32 {
+        self.places
+            .spill_lines(hash)
+            .into_iter()
+            .fold(0, |found, line| found | self.resembling_in(line, hash))
     }
 
     /// The backend of a flow whose entry is in its first line (prefetched before) and asks for nothing: settled, and
@@ -346,7 +386,8 @@ impl FlowTable {
     /// The two words of a place.
     #[inline]
     fn slot(&self, place: usize) -> Option<(&AtomicU64, &AtomicU64)> {
-        slots(self.places.line(place / SLOTS)?).into_iter().nth(place % SLOTS)
+        let [a, b] = self.places.line(place / SLOTS)?.0.as_chunks::<2>().0.get(place % SLOTS)?;
+        Some((a, b))
     }
 }
 

@@ -36,6 +36,14 @@ pub(crate) struct Places {
     overflow: Spilled,
 }
 
+/// A hash and its lines in the main area: made by the table they are of, and good as long as that lives.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spot {
+    pub(crate) hash: u64,
+    pub(crate) primary: usize,
+    pub(crate) alternate: usize,
+}
+
 /// How many slots of the overflow area are in use. Alone in its cache lines: every miss of every worker reads
 /// it.
 #[derive(Debug)]
@@ -93,13 +101,14 @@ impl Places {
 
     /// The alternate line of an entry that is in its primary line `number`; needs the low 32 bits of the hash
     /// only.
+    #[inline(always)]
     pub(crate) fn alternate_of(&self, number: usize, hash: u64) -> usize {
         let line = number + self.distance(hash);
         if line >= self.main { line - self.main } else { line }
     }
 
     /// How far the alternate is from the primary.
-    #[inline]
+    #[inline(always)]
     fn distance(&self, hash: u64) -> usize {
         1 + scale(hash << 32, WINDOW.min(self.main.saturating_sub(1)))
     }
@@ -118,7 +127,7 @@ impl Places {
 
     /// The numbers of the two lines of the overflow area, where there is one.
     #[inline]
-    fn spill_lines(&self, hash: u64) -> [usize; 2] {
+    pub(crate) fn spill_lines(&self, hash: u64) -> [usize; 2] {
         let overflow = self.lines.len() - self.main;
         let first = scale(hash << 16, overflow);
         let second = if first + 1 < overflow { first + 1 } else { 0 };
@@ -167,6 +176,13 @@ impl Places {
         }
     }
 
+    /// The numbers of a hash's lines in the main area, for whoever needs them more than once.
+    #[inline(always)]
+    pub(crate) fn spot(&self, hash: u64) -> Spot {
+        let primary = self.primary(hash);
+        Spot { hash, primary, alternate: self.alternate_of(primary, hash) }
+    }
+
     /// Starts to bring the primary line near.
     #[inline]
     pub(crate) fn prefetch_primary(&self, hash: u64) {
@@ -178,7 +194,13 @@ impl Places {
     /// Starts to bring the other candidate lines near.
     #[inline]
     pub(crate) fn prefetch_others(&self, hash: u64) {
-        if let Some(line) = self.line(self.alternate(hash)) {
+        self.prefetch_behind(self.alternate(hash), hash);
+    }
+
+    /// The same, where the alternate line's number is known.
+    #[inline]
+    pub(crate) fn prefetch_behind(&self, alternate: usize, hash: u64) {
+        if let Some(line) = self.line(alternate) {
             prefetch_read(line);
         }
         if self.has_spilled() {

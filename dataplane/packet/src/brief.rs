@@ -19,6 +19,16 @@ pub const FRAME4: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + tcp::HEADER_
 /// The same, IPv6.
 pub const FRAME6: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN + tcp::HEADER_LEN;
 
+/// Where the TCP header begins.
+const TRANSPORT4: u16 = 34;
+
+/// The same, IPv6.
+const TRANSPORT6: u16 = 54;
+
+const _: () = assert!(
+    TRANSPORT4 as usize + tcp::HEADER_LEN == FRAME4 && TRANSPORT6 as usize + tcp::HEADER_LEN == FRAME6
+);
+
 /// A whole TCP segment over IPv4 that no router may fragment, as nearly all are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Brief4 {
@@ -77,12 +87,17 @@ impl Brief4 {
     /// What [`crate::parse`] gives for the frame this was read from.
     #[inline]
     pub(crate) fn parsed(&self, frame: &[u8]) -> Parsed {
-        let [source, destination] = [self.addresses & 0xffff_ffff, self.addresses >> 32]
-            .map(|address| Address::from_v4(low_half(address).to_le_bytes()));
         let [_, _, _, tos, ..] = self.head.to_le_bytes();
         let ttl = frame.get(22).copied().unwrap_or(0);
-        let ip = Ip { source, destination, family: Family::V4, l4: 34, len: self.len, tos, ttl };
-        ip.parsed(frame, self.ports, self.flags)
+        Ip { flow: self.flow(), l4: TRANSPORT4, len: self.len, tos, ttl }.parsed(frame, self.flags)
+    }
+
+    /// The 5-tuple.
+    #[inline]
+    pub fn flow(&self) -> Flow {
+        let [source, destination] = [self.addresses & 0xffff_ffff, self.addresses >> 32]
+            .map(|address| Address::from_v4(low_half(address).to_le_bytes()));
+        flow(source, destination, self.ports, Family::V4)
     }
 
     /// What [`crate::Flow::short_words`] gives for it.
@@ -120,12 +135,17 @@ impl Brief6 {
     /// What [`crate::parse`] gives for the frame this was read from.
     #[inline]
     pub(crate) fn parsed(&self, frame: &[u8]) -> Parsed {
-        let [source, destination] =
-            [self.source, self.destination].map(|address| Address(address.swap_bytes()));
         let [first, second, .., ttl] = self.head.to_le_bytes();
         let tos = first << 4 | second >> 4;
-        let ip = Ip { source, destination, family: Family::V6, l4: 54, len: self.len, tos, ttl };
-        ip.parsed(frame, self.ports, self.flags)
+        Ip { flow: self.flow(), l4: TRANSPORT6, len: self.len, tos, ttl }.parsed(frame, self.flags)
+    }
+
+    /// The 5-tuple.
+    #[inline]
+    pub fn flow(&self) -> Flow {
+        let [source, destination] =
+            [self.source, self.destination].map(|address| Address(address.swap_bytes()));
+        flow(source, destination, self.ports, Family::V6)
     }
 
     /// What [`crate::Flow::short_words`] gives for it.
@@ -135,11 +155,39 @@ impl Brief6 {
     }
 }
 
-/// What an IP header says, of either family.
+/// What the TCP header says of a frame that was read here, whose IP packet has `len` bytes: sequence number, options,
+/// whether data follows.
+#[inline]
+pub fn segment(frame: &[u8], family: Family, len: u16) -> Option<(u32, &[u8], bool)> {
+    let l4 = usize::from(match family {
+        Family::V4 => TRANSPORT4,
+        Family::V6 => TRANSPORT6,
+    });
+    let (header, rest) = frame.get(l4..)?.split_first_chunk::<{ tcp::HEADER_LEN }>()?;
+    let [_, _, _, _, a, b, c, d, _, _, _, _, offset, ..] = *header;
+    let header_len = usize::from(offset >> 4) * 4;
+    let options = rest.get(..header_len.checked_sub(tcp::HEADER_LEN)?)?;
+    let has_payload = ethernet::HEADER_LEN + usize::from(len) > l4 + header_len;
+    Some((u32::from_be_bytes([a, b, c, d]), options, has_payload))
+}
+
+/// A 5-tuple whose ports lie as in the header.
+#[inline(always)]
+fn flow(source: Address, destination: Address, ports: u32, family: Family) -> Flow {
+    let [s0, s1, d0, d1] = ports.to_le_bytes();
+    Flow {
+        source,
+        destination,
+        source_port: u16::from_be_bytes([s0, s1]),
+        destination_port: u16::from_be_bytes([d0, d1]),
+        protocol: tcp::PROTOCOL,
+        family,
+    }
+}
+
+/// What an IP header says, of either family, and the ports behind it.
 struct Ip {
-    source: Address,
-    destination: Address,
-    family: Family,
+    flow: Flow,
     l4: u16,
     len: u16,
     tos: u8,
@@ -149,22 +197,14 @@ struct Ip {
 impl Ip {
     /// With the TCP header behind it, which is known to be whole.
     #[inline(always)]
-    fn parsed(&self, frame: &[u8], ports: u32, flags: Flags) -> Parsed {
+    fn parsed(&self, frame: &[u8], flags: Flags) -> Parsed {
         let l4 = usize::from(self.l4);
         let header: &[u8; tcp::HEADER_LEN] =
             frame.get(l4..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 20]);
         let [_, _, _, _, a, b, c, d, e, f, g, h, offset, ..] = *header;
-        let [s0, s1, d0, d1] = ports.to_le_bytes();
         let payload = self.l4 + u16::from(offset >> 4) * 4;
         Parsed {
-            flow: Flow {
-                source: self.source,
-                destination: self.destination,
-                source_port: u16::from_be_bytes([s0, s1]),
-                destination_port: u16::from_be_bytes([d0, d1]),
-                protocol: tcp::PROTOCOL,
-                family: self.family,
-            },
+            flow: self.flow,
             tcp: Tcp {
                 seq: u32::from_be_bytes([a, b, c, d]),
                 ack: u32::from_be_bytes([e, f, g, h]),

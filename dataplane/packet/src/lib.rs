@@ -44,7 +44,7 @@ pub use flow::{Address, Family, Flow, Words};
 pub use mptcp::{
     AddAddr, Capable, CapableFlags, DataSequence, Dss, Join, Mapping, MpPrio, RemoveAddr, ResetReason, TcpRst,
 };
-pub use opening::{Opening, opening};
+pub use opening::{Opening, opening, usual_key, usual_opening};
 pub use parse::{Kind, ParseError, Parsed, parse, walk};
 pub use tcp::{Flags, Tcp};
 pub use tcp_option::{Malformed, Options, options};

@@ -1,16 +1,17 @@
-//! What a SYN opens, by its options: the straight way to the three answers that matter.
+//! What a SYN opens and which key a third ACK brings, by their options: the straight way to the answers that matter.
 //!
 //! Why it exists beside [`crate::options`]: a flood of SYNs must cost little, and a client's SYN has nearly always the
 //! options that Linux sends, in Linux's order: MSS, SACK permitted, timestamps, no-operation, window scale, and behind
-//! them MP_CAPABLE of version 1 or MP_JOIN (RFC 8684 sections 3.1 and 3.2), or nothing.
+//! them MP_CAPABLE of version 1 or MP_JOIN (RFC 8684 sections 3.1 and 3.2), or nothing. Its third ACK has timestamps and
+//! MP_CAPABLE with both keys.
 //!
-//! **Invariant:** for such a SYN the answer is that of [`crate::options`]; for any other the answer is
-//! [`crate::options`]' own. A test holds one against the other.
+//! **Invariant:** for such packets the answer is that of [`crate::options`]; for any other SYN the answer of [`opening`]
+//! is [`crate::options`]' own, and the others have none. A test holds one against the other.
 
 use crate::mptcp::{self, Capable, CapableFlags, Join};
 use crate::tcp::Flags;
 use crate::tcp_option::{self, Malformed};
-use crate::token::{Token, Version};
+use crate::token::{Key, Token, Version};
 
 /// What a SYN opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,15 +30,15 @@ const COMMON: usize = 20;
 /// What a SYN opens, and what was wrong with its options.
 #[inline]
 pub fn opening(bytes: &[u8], flags: Flags, payload: bool) -> (Opening, Option<Malformed>) {
-    match usual(bytes) {
+    match usual_opening(bytes) {
         Some(opening) => (opening, None),
         None => unusual(bytes, flags, payload),
     }
 }
 
-/// The answer for options as Linux sends them.
+/// The answer for options as Linux sends them, whatever the payload.
 #[inline]
-fn usual(bytes: &[u8]) -> Option<Opening> {
+pub fn usual_opening(bytes: &[u8]) -> Option<Opening> {
     let (common, rest) = bytes.split_first_chunk::<COMMON>()?;
     let is_common = matches!(common, [2, 4, _, _, 4, 2, 8, 10, _, _, _, _, _, _, _, _, 1, 3, 3, _]);
     if !is_common {
@@ -56,6 +57,17 @@ fn usual(bytes: &[u8]) -> Option<Opening> {
     }
 }
 
+/// The server's key in the third ACK of version 1 as Linux sends it: no payload, timestamps, MP_CAPABLE with both keys.
+#[inline]
+pub fn usual_key(bytes: &[u8]) -> Option<Key> {
+    let (bytes, []) = bytes.split_first_chunk::<32>()? else { return None };
+    let [1, 1, 8, 10, _, _, _, _, _, _, _, _, mptcp::KIND, 20, 0x01, flags, ..] = *bytes else { return None };
+    if !CapableFlags(flags).valid(Version::V1) {
+        return None;
+    }
+    bytes.last_chunk().copied().map(Key)
+}
+
 /// The answer for any options.
 #[inline(never)]
 fn unusual(bytes: &[u8], flags: Flags, payload: bool) -> (Opening, Option<Malformed>) {
@@ -71,6 +83,7 @@ fn unusual(bytes: &[u8], flags: Flags, payload: bool) -> (Opening, Option<Malfor
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp_option::Options;
     use std::vec::Vec;
 
     const LINUX: [u8; COMMON] = [2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
@@ -84,7 +97,7 @@ mod tests {
         let capable = with(&[30, 4, 0x01, 0x81]);
         let join = with(&[30, 12, 0x10, 2, 1, 2, 3, 4, 5, 6, 7, 8]);
         for whole in [with(&[]), capable, join] {
-            assert!(usual(&whole).is_some());
+            assert!(usual_opening(&whole).is_some());
             for at in 0..whole.len() {
                 for byte in 0..=255 {
                     let mut changed = whole.clone();
@@ -97,6 +110,32 @@ mod tests {
                 let cut = &whole[..at];
                 assert_eq!(opening(cut, Flags::SYN, false), unusual(cut, Flags::SYN, false));
             }
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_usual_third_ack_is_read_as_the_walk_reads_it() {
+        let mut whole = std::vec![1, 1, 8, 10, 0, 0, 0, 3, 0, 0, 0, 1, 30, 20, 0x01, 0x81];
+        whole.extend(*b"a clienta server");
+        assert_eq!(usual_key(&whole), Some(Key(*b"a server")));
+        let walked = |bytes: &[u8]| match tcp_option::options(bytes, Flags::ACK, false) {
+            Options {
+                capable: Some(Capable::Ack { version: Version::V1, receiver, .. }),
+                join: None,
+                ..
+            } => Some(receiver),
+            _ => None,
+        };
+        for at in 0..whole.len() {
+            for byte in 0..=255 {
+                let mut changed = whole.clone();
+                changed[at] = byte;
+                if let Some(key) = usual_key(&changed) {
+                    assert_eq!(Some(key), walked(&changed), "{changed:?}");
+                    assert_eq!(tcp_option::options(&changed, Flags::ACK, false).malformed, None);
+                }
+            }
+            assert_eq!(usual_key(&whole[..at]), None);
         }
     }
 

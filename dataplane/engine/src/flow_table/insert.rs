@@ -7,8 +7,9 @@ use ipc::sync::{Ordering, fence};
 
 use super::slot::{SLOTS, matching, read, slots};
 use super::{ATTEMPTS, FlowTable, Found, Inserted};
-use crate::flow_entry::{EMPTY, FINGERPRINT, FlowEntry, IN_ALTERNATE};
+use crate::flow_entry::{BUSY, EMPTY, FINGERPRINT, FlowEntry, IN_ALTERNATE};
 use crate::lifetimes::{Class, Room, Worth};
+use crate::place::Spot;
 
 /// What became of the search for a free slot.
 enum Claim {
@@ -51,8 +52,41 @@ impl FlowTable {
     where
         U: Fn(&FlowEntry) -> bool,
     {
+        let first = self.enter_first_line(&self.places.spot(hash), entry);
+        first.unwrap_or_else(|| self.insert_elsewhere(hash, entry, room))
+    }
+
+    /// The same where the first line has no empty slot.
+    pub(crate) fn insert_elsewhere<U>(&self, hash: u64, entry: FlowEntry, room: &Room<'_, U>) -> Inserted
+    where
+        U: Fn(&FlowEntry) -> bool,
+    {
         let inserted = self.claim_and_publish(hash, entry, room);
         inserted.unwrap_or_else(|| self.insert(hash, entry, room))
+    }
+
+    /// Fills an empty slot of a flow's first line, as nearly every insert does. `None`: there is none, or it was lost to
+    /// somebody else.
+    #[inline(always)]
+    pub(crate) fn enter_first_line(&self, spot: &Spot, entry: FlowEntry) -> Option<Inserted> {
+        let pairs = self.places.line(spot.primary)?.0.as_chunks::<2>().0;
+        // Relaxed: the compare-exchange that follows decides.
+        let slot = pairs.iter().position(|[_, b]| b.load(Ordering::Relaxed) == EMPTY)?;
+        let [slot_a, slot_b] = pairs.get(slot)?;
+        // Without `claim_slot`: the first line is none of the overflow area, whose slots are counted.
+        slot_b.compare_exchange(EMPTY, BUSY, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        let (a, b) = (entry.word_a(spot.hash), entry.word_b());
+        slot_a.store(a, Ordering::Release);
+        slot_b.store(b, Ordering::Release);
+        let new = Found { place: spot.primary * SLOTS + slot, entry, hash: spot.hash, a, b };
+        // Pairs with the same fence of another inserter of this flow: one of the two sees the other's entry.
+        fence(Ordering::SeqCst);
+        let others = self.resembling_in(spot.primary, spot.hash) & !(1 << slot);
+        Some(if others | self.resembling_in_others(spot) == 0 {
+            Inserted::New(new)
+        } else {
+            self.settle(new)
+        })
     }
 
     /// Takes a place for a flow and fills it. `None`: lost a race for the place.
@@ -140,15 +174,16 @@ impl FlowTable {
         slot_b.store(b, Ordering::Release);
         // Pairs with the same fence of another inserter of this flow: one of the two sees the other's entry.
         fence(Ordering::SeqCst);
+        self.settle(Found { place, entry, hash, a, b })
+    }
+
+    /// Of the entries of a flow the first in the order of search stays: the one that was just entered, or another's.
+    #[inline(never)]
+    fn settle(&self, new: Found) -> Inserted {
+        let Found { place, hash, .. } = new;
         let mut ours = false;
         for number in self.places.candidates(hash, self.places.has_spilled()) {
-            let Some(line) = self.places.line(number) else {
-                continue;
-            };
-            let mask = matching(line, hash);
-            if mask == 0 {
-                continue;
-            }
+            let mask = self.places.line(number).map_or(0, |line| matching(line, hash));
             for slot in (0..SLOTS).filter(|slot| mask & 1 << slot != 0) {
                 let at = number * SLOTS + slot;
                 if at == place {
@@ -161,7 +196,7 @@ impl FlowTable {
                 }
             }
         }
-        Inserted::New(Found { place, entry, hash, a, b })
+        Inserted::New(new)
     }
 
     /// Empties a slot as long as it holds this flow, also when others change it meanwhile.

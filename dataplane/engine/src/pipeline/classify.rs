@@ -7,7 +7,8 @@ use ipc::counter::Counter;
 use ipc::reason::Reason;
 use packet::{Flags, Kind, Malformed, Opening, Options, Parsed};
 
-use super::fast::{Fast, Scene};
+use super::fast::{Fast, Look, Scene};
+use super::opening::Opening as Opens;
 use super::{Class, Context, Slot, SynKind, other};
 use crate::frames::Frames;
 use crate::snapshot::Port;
@@ -22,6 +23,8 @@ const AHEAD: usize = 32;
 pub(super) struct Held {
     /// The packets that may go the fast way, as bits.
     pub(super) fast: u64,
+    /// Those that may go the way of what opens.
+    pub(super) opening: u64,
     /// A SYN to a VIP is among the others.
     pub(super) syn: bool,
 }
@@ -30,6 +33,7 @@ pub(super) struct Held {
 pub(super) fn burst<F: Frames>(
     slots: &mut [Slot],
     fast: &mut [Fast],
+    openings: &mut [Opens],
     frames: &mut F,
     cx: &Context<'_>,
 ) -> Held {
@@ -38,13 +42,15 @@ pub(super) fn burst<F: Frames>(
     for index in 0..slots.len().min(AHEAD) {
         frames.prefetch(index);
     }
-    for (index, (slot, fast)) in slots.iter_mut().zip(fast).enumerate() {
+    for (index, ((slot, fast), opening)) in slots.iter_mut().zip(fast).zip(openings).enumerate() {
         frames.prefetch(index + AHEAD);
-        if scene.look(frames.bytes(index), frames.wire_len(index), fast, cx) {
-            held.fast |= 1 << index;
-        } else {
-            one(slot, frames, index, cx);
-            held.syn |= matches!(slot.class, Class::Syn(_));
+        match scene.look(frames.bytes(index), frames.wire_len(index), fast, opening, cx) {
+            Look::Fast => held.fast |= 1 << index,
+            Look::Opening => held.opening |= 1 << index,
+            Look::General => {
+                one(slot, frames, index, cx);
+                held.syn |= matches!(slot.class, Class::Syn(_));
+            }
         }
     }
     held
@@ -155,6 +161,6 @@ pub(super) fn count_malformed(malformed: Option<Malformed>, cx: &Context<'_>) {
 /// Whether a packet opens something: SYN alone among SYN, ACK, RST and FIN (RFC 8684 section 3.1). A SYN with
 /// FIN or RST opens nothing anywhere.
 #[inline]
-const fn opens(flags: Flags) -> bool {
+pub(super) const fn opens(flags: Flags) -> bool {
     flags.opens() && !flags.any(Flags::RST.with(Flags::FIN))
 }

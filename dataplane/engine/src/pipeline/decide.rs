@@ -5,12 +5,15 @@
 
 use ipc::counter::Counter;
 use ipc::id::BackendId;
-use ipc::limits::MAX_PORTS;
+use ipc::limits::BURST;
 use ipc::reason::Reason;
 use packet::{Flow, Token};
 
-use super::fast::{self, Fast, Tally};
+use super::classify::Held;
+use super::fast::{self, Fast};
 use super::join_rate::JoinRate;
+use super::opening::{self, Came, Opening};
+use super::tally::{Decided, Tally};
 use super::{Class, Context, Slot, classify, syn, unsettled};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::flow_table::{Found, Inserted};
@@ -19,26 +22,36 @@ use crate::lifetimes::{Class as EvictClass, Room};
 use crate::token_table::Learn;
 use crate::verdict::Action;
 
-/// Decides a whole burst: which packets went the fast way to its end, as bits, and by which ports they leave.
+/// Decides a whole burst: which packets need no further stage.
 pub(super) fn burst<F: Frames>(
     slots: &mut [Slot],
     fast: &mut [Fast],
-    may: u64,
+    openings: &[Opening],
+    held: Held,
     frames: &mut F,
     joins: &mut JoinRate,
     cx: &Context<'_>,
-) -> (u64, [u64; MAX_PORTS]) {
+) -> Decided {
     let mut tally = Tally::new();
     let mut index = fast::run(fast, 0, frames, &mut tally, cx);
     // What comes next may change what was looked up ahead.
     fast.iter_mut().skip(index + 1).for_each(Fast::lose);
-    // Bounded by the burst: `run` ends behind where it began.
+    let opens = |index: usize| index < BURST && held.opening >> index & 1 == 1;
+    // Bounded by the burst: `run` does not end before where it begins.
     while let Some(slot) = slots.get_mut(index) {
-        if may >> index & 1 == 1 {
+        let opening = openings.get(index).zip(fast.get(index)).filter(|_| opens(index));
+        let came =
+            opening.map(|opening| opening::decide(opening, slot, frames, index, joins, &mut tally, cx));
+        if came == Some(Came::Nowhere) || held.fast >> index & 1 == 1 {
             classify::one(slot, frames, index, cx);
         }
-        one(slot, frames, index, joins, cx);
-        index = fast::run(fast, index + 1, frames, &mut tally, cx);
+        if matches!(came, None | Some(Came::Nowhere)) {
+            one(slot, frames, index, joins, cx);
+        }
+        index += 1;
+        if !opens(index) {
+            index = fast::run(fast, index, frames, &mut tally, cx);
+        }
     }
     tally.end(cx)
 }
@@ -236,30 +249,65 @@ pub(super) fn open(slot: &mut Slot, state: FlowState, isn: u32, over: &Look, cx:
 /// Where another worker made it first, its backend holds: a live entry other than the one that was judged is
 /// never written over. Where the table is full the packet goes on without an entry, counted.
 pub(super) fn place(slot: &mut Slot, entry: FlowEntry, reason: Reason, over: &Look, cx: &Context<'_>) {
+    let (reason, backend) = enter_flow(slot.hash, entry, reason, over, cx);
+    slot.forward(reason, backend);
+}
+
+/// The same, without the forwarding: to whom, and why.
+fn enter_flow(
+    hash: u64,
+    entry: FlowEntry,
+    reason: Reason,
+    over: &Look,
+    cx: &Context<'_>,
+) -> (Reason, BackendId) {
     let flows = &cx.tables.flows;
     if over.found.is_some_and(|old| flows.update(&old, entry)) {
         cx.counters.add(Counter::FlowInserted, 1);
-        return slot.forward(reason, entry.backend);
+        return (reason, entry.backend);
     }
     let unsure = |other: &FlowEntry| is_unsure(other, cx);
     let room = Room { now: cx.now, lifetimes: &cx.tables.lifetimes, unsure };
     // A SYN's flow was looked for a moment ago, and `insert_absent` looks once more when it is done. Packets in the
     // middle of a flow are the ones that a look may have missed while its entry moved.
     let inserted = if entry.state.is_half_open() && over.found.is_none() {
-        flows.insert_absent(slot.hash, entry, &room)
+        flows.insert_absent(hash, entry, &room)
     } else {
-        flows.insert(slot.hash, entry, &room)
+        flows.insert(hash, entry, &room)
     };
+    entered(inserted, entry, reason, cx)
+}
+
+/// Makes the entry of a flow that is in no line and whose first line has no empty slot: to whom the packet goes, and why.
+#[inline(never)]
+pub(super) fn enter_elsewhere(
+    hash: u64,
+    entry: FlowEntry,
+    reason: Reason,
+    cx: &Context<'_>,
+) -> (Reason, BackendId) {
+    let unsure = |other: &FlowEntry| is_unsure(other, cx);
+    let room = Room { now: cx.now, lifetimes: &cx.tables.lifetimes, unsure };
+    entered(cx.tables.flows.insert_elsewhere(hash, entry, &room), entry, reason, cx)
+}
+
+/// Counts what became of an insert: to whom the packet goes, and why.
+pub(super) fn entered(
+    inserted: Inserted,
+    entry: FlowEntry,
+    reason: Reason,
+    cx: &Context<'_>,
+) -> (Reason, BackendId) {
     match inserted {
         Inserted::New(_) => cx.counters.add(Counter::FlowInserted, 1),
         Inserted::Over(_, class) => {
             cx.counters.add(Counter::FlowInserted, 1);
             cx.counters.add(evicted(class), 1);
         }
-        Inserted::Existing(found) => return slot.forward(Reason::Flow, found.entry.backend),
+        Inserted::Existing(found) => return (Reason::Flow, found.entry.backend),
         Inserted::Full => cx.counters.add(Counter::FlowTableFull, 1),
     }
-    slot.forward(reason, entry.backend);
+    (reason, entry.backend)
 }
 
 /// Whether an entry was last seen before its pool's Maglev table changed, so that nobody knows whether it moved.

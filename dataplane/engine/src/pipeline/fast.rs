@@ -16,13 +16,13 @@
 //! Three passes, so that the memory each needs was asked for in the one before: headers and hash; the look-up in the
 //! flow's line; the headers written, and counted.
 
-use ipc::counter::Counter;
 use ipc::id::{BackendId, PortId, VipId};
-use ipc::limits::MAX_PORTS;
 use ipc::reason::Reason;
 use packet::brief::{Brief4, Brief6};
 use packet::{Address, Family, Flags, Words, ethernet, ipv4, ipv6, tcp};
 
+use super::opening::Opening;
+use super::tally::Tally;
 use super::{Context, Slot};
 use crate::frames::Frames;
 use crate::route::{HEAD, HEAD4, Kind, Route, RouteSet};
@@ -32,14 +32,14 @@ use crate::verdict::{Action, Verdict};
 /// What is remembered of a packet between the passes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fast {
-    hash: u64,
+    pub(super) hash: u64,
     /// What an outer header takes from the inner one: [`Brief4::head`] or [`Brief6::head`].
     head: u64,
-    service: Service,
+    pub(super) service: Service,
     /// Bytes of the IP packet.
-    len: u16,
+    pub(super) len: u16,
     /// Bytes of the frame as received.
-    received: u16,
+    pub(super) received: u16,
     /// Its backend, or nobody.
     backend: u16,
 }
@@ -75,9 +75,20 @@ pub(super) struct Scene {
 /// A VIP, and the routes that its packets of one family take.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(4))]
-struct Service {
-    vip: u16,
+pub(super) struct Service {
+    pub(super) vip: u16,
     routes: RouteSet,
+}
+
+/// What a look at a frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// It may go the fast way.
+    Fast,
+    /// It may go the way of what opens: [`super::opening`].
+    Opening,
+    /// It goes the general way.
+    General,
 }
 
 impl Scene {
@@ -94,28 +105,44 @@ impl Scene {
         Self { mac, mask, last4: (u64::MAX, nothing), last6: (0, u32::MAX, nothing) }
     }
 
-    /// Looks at a frame, and remembers it if it may go the fast way: says whether it may.
+    /// Looks at a frame, and remembers it if it may go the fast way or opens something in the usual layout: says which.
     #[inline(always)]
-    pub(super) fn look(&mut self, frame: &[u8], wire_len: usize, fast: &mut Fast, cx: &Context<'_>) -> bool {
-        let Some(first) = frame.first_chunk().map(|eight| u64::from_be_bytes(*eight)) else { return false };
+    pub(super) fn look(
+        &mut self,
+        frame: &[u8],
+        wire_len: usize,
+        fast: &mut Fast,
+        opening: &mut Opening,
+        cx: &Context<'_>,
+    ) -> Look {
+        let Some(first) = frame.first_chunk().map(|eight| u64::from_be_bytes(*eight)) else {
+            return Look::General;
+        };
         // Of a frame in several segments only the first is here.
         if first & self.mask != self.mac || frame.len() != wire_len || wire_len > 0xffff {
-            return false;
+            return Look::General;
         }
         if let Some(brief) = Brief4::read(frame) {
-            return self.look4(&brief, wire_len, fast, cx);
+            if !self.look4(&brief, wire_len, fast, cx) {
+                return Look::General;
+            }
+            if brief.flags.any(UNUSUAL) {
+                return opening.look(frame, brief.flags, &brief.flow(), fast, cx);
+            }
+            return Look::Fast;
         }
-        match Brief6::read(frame) {
-            Some(brief) => self.look6(&brief, wire_len, fast, cx),
-            None => false,
+        let Some(brief) = Brief6::read(frame) else { return Look::General };
+        if !self.look6(&brief, wire_len, fast, cx) {
+            return Look::General;
         }
+        if brief.flags.any(UNUSUAL) {
+            return opening.look(frame, brief.flags, &brief.flow(), fast, cx);
+        }
+        Look::Fast
     }
 
     #[inline(always)]
     fn look4(&mut self, brief: &Brief4, wire_len: usize, fast: &mut Fast, cx: &Context<'_>) -> bool {
-        if brief.flags.any(UNUSUAL) {
-            return false;
-        }
         let key = brief.addresses >> 32 << 16 | u64::from(brief.ports >> 16);
         if key != self.last4.0 {
             let [.., a, b, c, d] = brief.addresses.to_le_bytes();
@@ -131,9 +158,6 @@ impl Scene {
 
     #[inline(always)]
     fn look6(&mut self, brief: &Brief6, wire_len: usize, fast: &mut Fast, cx: &Context<'_>) -> bool {
-        if brief.flags.any(UNUSUAL) {
-            return false;
-        }
         let port = brief.ports >> 16;
         if (brief.destination, port) != (self.last6.0, self.last6.1) {
             let Some(service) = ask(Address(brief.destination.swap_bytes()), brief.ports, Family::V6, cx)
@@ -169,61 +193,6 @@ fn ask(address: Address, ports: u32, family: Family, cx: &Context<'_>) -> Option
     Some(Service { vip: id.0, routes })
 }
 
-/// What the fast packets of a burst add to counters that they share, and which of them leave by which port.
-#[derive(Debug)]
-pub(super) struct Tally {
-    /// The packets that went the fast way to its end, as bits.
-    done: u64,
-    bytes: u64,
-    /// VIP and port of the last of them: mostly those of the next.
-    run: u32,
-    /// What was counted before this run.
-    before: (u64, u64),
-    leaving: [u64; MAX_PORTS],
-}
-
-impl Tally {
-    /// Nothing yet.
-    pub(super) const fn new() -> Self {
-        Self { done: 0, bytes: 0, run: 0, before: (0, 0), leaving: [0; MAX_PORTS] }
-    }
-
-    #[inline(always)]
-    fn add(&mut self, index: usize, run: u32, bytes: u64, cx: &Context<'_>) {
-        if run != self.run {
-            self.next_run(run, cx);
-        }
-        self.done |= 1 << index;
-        self.bytes += bytes;
-    }
-
-    #[inline(never)]
-    #[expect(clippy::cast_possible_truncation, reason = "a run is a VIP and, below it, a port")]
-    fn next_run(&mut self, run: u32, cx: &Context<'_>) {
-        let (done, bytes) = self.before;
-        let (vip, port) = (VipId((self.run >> 8) as u16), usize::from(self.run as u8));
-        let of_run = self.done & !done;
-        cx.counters.vip(vip, u64::from(of_run.count_ones()), self.bytes - bytes);
-        if let Some(mask) = self.leaving.get_mut(port) {
-            *mask |= of_run;
-        }
-        self.before = (self.done, self.bytes);
-        self.run = run;
-    }
-
-    /// Counts what is left. Which packets went the fast way to its end, and by which ports they leave.
-    pub(super) fn end(mut self, cx: &Context<'_>) -> (u64, [u64; MAX_PORTS]) {
-        if self.done != 0 {
-            self.next_run(0, cx);
-            let packets = u64::from(self.done.count_ones());
-            cx.counters.reason(Reason::Flow, packets);
-            cx.counters.add(Counter::RxPackets, packets);
-            cx.counters.add(Counter::RxBytes, self.bytes);
-        }
-        (self.done, self.leaving)
-    }
-}
-
 /// Sends packets the fast way from place `from` on, as far as they may go: where it ends.
 ///
 /// A loop of its own, so that what it needs stays in registers.
@@ -255,9 +224,9 @@ impl Fast {
         self.backend != LOST
     }
 
-    /// Its flow's place in the table.
-    pub(super) fn hash(&self) -> u64 {
-        self.hash
+    /// Whether it is an IPv6 packet: its head begins with the version.
+    pub(super) const fn is_v6(&self) -> bool {
+        self.head & 0xf0 == 0x60
     }
 
     /// What was found counts no more: it is looked up again when its turn comes.
@@ -289,6 +258,23 @@ impl Fast {
         let run = u32::from(self.service.vip) << 8 | u32::from(route.port.0);
         tally.add(index, run, u64::from(self.received), cx);
         true
+    }
+
+    /// Writes the headers that send it to a backend: the port it leaves by, and how long the frame is then. `None`: nothing
+    /// was done, and the general way says what comes of it.
+    #[inline]
+    pub(super) fn send<F: Frames>(
+        &self,
+        backend: BackendId,
+        frames: &mut F,
+        index: usize,
+        cx: &Context<'_>,
+    ) -> Option<(PortId, u64)> {
+        let route = cx.snapshot.routes().get(self.service.routes, backend)?;
+        if self.len > route.room {
+            return None;
+        }
+        Some((route.port, self.rewrite(route, frames, index)?))
     }
 
     /// Writes the headers; how long the frame is then.

@@ -1,7 +1,7 @@
 //! The packet path: bytes of a burst in, a verdict for each packet and rewritten frames out.
 //!
-//! Most packets are usual ones of established flows and go through `fast` alone. For the others, four stages over the
-//! whole burst, in this order:
+//! Most packets are usual ones of established flows and go through `fast` alone; SYNs and third ACKs as Linux sends them
+//! go through `opening`. For the others, four stages over the whole burst, in this order:
 //! 1. `classify`: parse, find the VIP, hash, prefetch the table lines (no look-up yet);
 //! 2. `decide`: look-ups, inserts and learning, *in packet order*, because a SYN, its third ACK and a join may
 //!    share a burst. What is rare (`syn`, `unsettled`) lives in functions of its own that are not inlined;
@@ -19,9 +19,11 @@ mod decide;
 mod fast;
 mod join_rate;
 mod local;
+mod opening;
 mod other;
 mod rewrite;
 mod syn;
+mod tally;
 mod too_big;
 mod unsettled;
 
@@ -33,6 +35,7 @@ use packet::{Key, Parsed, Token, Version};
 
 use self::fast::Fast;
 use self::join_rate::JoinRate;
+use self::opening::Opening;
 use self::too_big::Allowance;
 use crate::frames::{Frames, places};
 use crate::snapshot::Snapshot;
@@ -103,6 +106,7 @@ struct Slot {
 pub struct Pipeline {
     slots: [Slot; BURST],
     fast: [Fast; BURST],
+    openings: [Opening; BURST],
     joins: JoinRate,
     allowance: Allowance,
 }
@@ -120,6 +124,7 @@ impl Default for Pipeline {
         Self {
             slots: [slot; BURST],
             fast: [Fast::default(); BURST],
+            openings: [Opening::default(); BURST],
             joins: JoinRate::default(),
             allowance: Allowance::default(),
         }
@@ -133,9 +138,13 @@ impl Pipeline {
         let count = frames.len().min(BURST);
         let slots = self.slots.get_mut(..count).unwrap_or_default();
         let fast = self.fast.get_mut(..count).unwrap_or_default();
-        let mut held = classify::burst(slots, fast, frames, cx);
+        let openings = self.openings.get_mut(..count).unwrap_or_default();
+        let mut held = classify::burst(slots, fast, openings, frames, cx);
         if held.syn {
-            syn::prefetch(slots, ones(count) & !held.fast, cx);
+            syn::prefetch(slots, ones(count) & !held.fast & !held.opening, cx);
+        }
+        if held.opening != 0 {
+            opening::prefetch(fast, openings, held.opening, cx);
         }
         let mut lost = 0;
         for (index, fast) in fast.iter_mut().enumerate() {
@@ -146,17 +155,17 @@ impl Pipeline {
             }
         }
         if lost != 0 {
-            held.fast &= !unsettled::foresee(slots, fast, lost, frames, cx);
+            unsettled::foresee(slots, fast, openings, &mut held, lost, frames, cx);
         }
-        let (done, mut leaving) = decide::burst(slots, fast, held.fast, frames, &mut self.joins, cx);
-        let others = ones(count) & !done;
-        let mut punted = 0;
+        let decided = decide::burst(slots, fast, openings, held, frames, &mut self.joins, cx);
+        let others = ones(count) & !decided.fast & !decided.opened;
+        let (mut leaving, mut punted) = (decided.leaving, 0);
         if others != 0 {
             rewrite::burst(slots, others, frames, &mut self.allowance, cx);
             count::burst(slots, others, frames, cx);
             punted = sort(slots, others, &mut leaving);
         }
-        Judged { slots, fast, done, leaving, punted, cx }
+        Judged { slots, fast, done: decided.fast, leaving, punted, cx }
     }
 }
 

@@ -13,7 +13,9 @@ use ipc::counter::Counter;
 use ipc::reason::Reason;
 use packet::{Capable, Join, Key, Options, Token, Version};
 
+use super::classify::Held;
 use super::fast::Fast;
+use super::opening::{self, Opening};
 use super::{Context, Slot, classify, decide};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::flow_table::Found;
@@ -24,38 +26,53 @@ use crate::token_table::Learn;
 const TFO: u32 = 1460;
 
 /// Looks ahead at packets whose flow was not found settled, before any of the burst is decided: those of a flow that is
-/// opening or ending go the general way at once. Where one brings the key that its flow waits for, the key is hashed and
-/// the token's lines are asked for, since each would otherwise be waited for. Says which packets go the general way.
+/// opening or ending do not go the fast way. Where one brings the key that its flow waits for, the key is hashed and the
+/// token's lines are asked for, since each would otherwise be waited for.
 ///
 /// What is seen here decides nothing: each packet is looked up again when its turn comes.
 #[inline(never)]
 pub(super) fn foresee<F: Frames>(
     slots: &mut [Slot],
     fast: &mut [Fast],
+    openings: &mut [Opening],
+    held: &mut Held,
     lost: u64,
     frames: &mut F,
     cx: &Context<'_>,
-) -> u64 {
-    let mut general = 0;
+) {
+    let (mut general, mut usual) = (0, 0);
     for index in places(lost) {
-        let (Some(slot), Some(fast)) = (slots.get_mut(index), fast.get_mut(index)) else { break };
-        let Some(found) = cx.tables.flows.find(fast.hash()) else { continue };
-        if found.entry.state.is_settled() {
+        let (Some(slot), Some(fast), Some(opening)) =
+            (slots.get_mut(index), fast.get_mut(index), openings.get_mut(index))
+        else {
+            break;
+        };
+        let Some(found) = cx.tables.flows.find(fast.hash) else { continue };
+        let state = found.entry.state;
+        if state.is_settled() {
+            continue;
+        }
+        fast.give_up();
+        if state == FlowState::SynCapableV1 && opening.look_for_key(frames.bytes(index), fast, cx) {
+            usual |= 1 << index;
             continue;
         }
         classify::one(slot, frames, index, cx);
-        fast.give_up();
         general |= 1 << index;
-        if matches!(found.entry.state, FlowState::SynCapableV0 | FlowState::SynCapableV1) {
+        if matches!(state, FlowState::SynCapableV0 | FlowState::SynCapableV1) {
             foresee_key(slot, frames.bytes(index), cx);
         }
+    }
+    held.fast &= !(general | usual);
+    held.opening |= usual;
+    if usual != 0 {
+        opening::prefetch_tokens(openings, usual, cx);
     }
     for index in places(general) {
         if let Some((token, hash)) = slots.get(index).and_then(|slot| foreseen(slot, cx)) {
             cx.tables.tokens.prefetch_rest(hash, token);
         }
     }
-    general
 }
 
 /// Hashes the key that a packet brings, and asks for its token's line.
@@ -175,25 +192,27 @@ fn await_key(
         _ => Token::from_key(*said, receiver),
     };
     slot.verdict.token = Some(token);
-    let isn = entry.aux;
-    let in_place = slot.parsed.tcp.seq.wrapping_sub(isn.wrapping_add(1)) <= TFO;
-    if *said != version || !in_place {
+    if *said != version || !is_in_place(slot.parsed.tcp.seq, entry) {
         cx.counters.add(Counter::KeyRefused, 1);
         return *entry;
     }
-    learn(slot, entry, token, cx)
+    let (next, is_new) = learn(entry, token, cx);
+    slot.verdict.learned |= is_new;
+    next
 }
 
-/// Enters a claimed token.
-fn learn(slot: &mut Slot, entry: &FlowEntry, token: Token, cx: &Context<'_>) -> FlowEntry {
+/// Whether a segment that begins at this sequence number may bring the key of a flow that awaits one.
+pub(super) fn is_in_place(seq: u32, entry: &FlowEntry) -> bool {
+    seq.wrapping_sub(entry.aux.wrapping_add(1)) <= TFO
+}
+
+/// Enters a claimed token: the flow's entry then, and whether the token is known now and was not before.
+pub(super) fn learn(entry: &FlowEntry, token: Token, cx: &Context<'_>) -> (FlowEntry, bool) {
     let Some(outcome) = decide::enter(token, entry.backend, cx) else {
-        return *entry;
+        return (*entry, false);
     };
     let (counter, state) = match outcome {
-        Learn::New => {
-            slot.verdict.learned = true;
-            (Counter::TokenLearned, FlowState::Learned)
-        }
+        Learn::New => (Counter::TokenLearned, FlowState::Learned),
         Learn::Repeated => (Counter::KeyRepeated, FlowState::Learned),
         Learn::Ambiguous => (Counter::TokenAmbiguous, FlowState::Learned),
         // The token is another connection's: this flow's joins cannot be told from that one's.
@@ -203,7 +222,7 @@ fn learn(slot: &mut Slot, entry: &FlowEntry, token: Token, cx: &Context<'_>) -> 
     };
     cx.counters.add(counter, 1);
     let aux = if state == FlowState::Learned { token.0 } else { entry.aux };
-    FlowEntry { state, aux, ..*entry }
+    (FlowEntry { state, aux, ..*entry }, outcome == Learn::New)
 }
 
 /// A flow that taught its key: confirmed by DSS traffic, fallen back by data without.

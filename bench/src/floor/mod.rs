@@ -6,8 +6,12 @@
 //! offsets (Ethernet, IPv4 or IPv6 without options, TCP), walks no options, counts nothing, forgets nothing, learns
 //! nothing, and looks into one line of its table, whatever that holds.
 //!
+//! What opens something has a floor of its own: [`opening`].
+//!
 //! Three depths: parse and hash; one 64-byte line of a table as large as the engine's, prefetched for the whole burst;
 //! and the rewrite, IP in IP to one of as many backends.
+
+pub mod opening;
 
 use std::hint::black_box;
 
@@ -92,8 +96,7 @@ impl Floor {
         // As the engine's, a small table lies on a huge page too.
         let mut table = Vec::with_capacity(lines.max(HUGE_LINES));
         table.resize(lines.max(1), Line([0; 64]));
-        let outers = Box::new(core::array::from_fn(|backend| Outer::new(backend % BACKENDS, family)));
-        Self { lines: table, outers, family, learned: 0, placed: 0 }
+        Self { lines: table, outers: outers(family), family, learned: 0, placed: 0 }
     }
 
     /// Enters the flows of so many packets. One whose line is full stays out: its packets cost as much and go to a
@@ -134,6 +137,11 @@ impl Floor {
     pub const fn family(&self) -> Family {
         self.family
     }
+}
+
+/// What is put before a packet to each backend.
+fn outers(family: Family) -> Box<[Outer; OUTERS]> {
+    Box::new(core::array::from_fn(|backend| Outer::new(backend % BACKENDS, family)))
 }
 
 impl Outer {
@@ -233,19 +241,23 @@ impl<const DEPTH: u8, const V6: bool, const COLD: bool> Path for FloorPath<'_, D
                 *hash = backend as u64;
                 continue;
             }
-            let Some(buffer) = frames.buffers.get_mut(place.buffer as usize) else { continue };
-            let outer = &floor.outers[backend % OUTERS];
-            let overhead =
-                if V6 { rewrite_v6(&mut buffer.0, outer) } else { rewrite_v4(&mut buffer.0, outer) };
-            *place = Place {
-                buffer: place.buffer,
-                start: place.start - overhead,
-                len: place.len + overhead,
-                wire: place.wire + u32::from(overhead),
-            };
+            send::<V6>(frames.buffers, place, &floor.outers[backend % OUTERS]);
         }
         black_box(&*hashes);
     }
+}
+
+/// Puts the outer headers before a frame.
+#[inline(always)]
+fn send<const V6: bool>(buffers: &mut [crate::arena::Buffer], place: &mut Place, outer: &Outer) {
+    let Some(buffer) = buffers.get_mut(place.buffer as usize) else { return };
+    let overhead = if V6 { rewrite_v6(&mut buffer.0, outer) } else { rewrite_v4(&mut buffer.0, outer) };
+    *place = Place {
+        buffer: place.buffer,
+        start: place.start - overhead,
+        len: place.len + overhead,
+        wire: place.wire + u32::from(overhead),
+    };
 }
 
 /// Asks for the lines of a frame that will be read or written.
