@@ -265,10 +265,10 @@ fn change(
 /// The command that gives a backend another weight; none for what is no backend.
 fn reweighted(command: Command, generation: u64) -> Option<Command> {
     match command {
-        Command::PutBackend { pool, name, address4, address6, mac, weight: _, state } => {
+        Command::PutBackend { pool, name, address4, address6, mac, weight: _, state, handles } => {
             let of_name = name.as_str().bytes().fold(generation, |sum, byte| mix(sum ^ u64::from(byte)));
             let weight = 1 + u32::try_from(of_name % 100).unwrap_or(0);
-            Some(Command::PutBackend { pool, name, address4, address6, mac, weight, state })
+            Some(Command::PutBackend { pool, name, address4, address6, mac, weight, state, handles })
         }
         _ => None,
     }

@@ -312,7 +312,7 @@ fn other_pools(before: &Config, after: &Config) -> Vec<String> {
             }
         }
     }
-    for vip in after.vips.iter().filter(|vip| vip.learn) {
+    for vip in after.vips.iter().filter(|vip| vip.learns()) {
         let Some(old) = before.vips.iter().find(|old| old.name == vip.name) else { continue };
         if old.pool != vip.pool && !renamed.contains(&(old.pool, vip.pool)) {
             notes.push(format!(

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use config::{Backend, Config};
-use ipc::message::{BackendState, Name};
+use ipc::message::{BackendState, Handles, Name};
 
 use crate::deadline::Deadline;
 use crate::reconcile::Deadlines;
@@ -262,7 +262,8 @@ fn settle(change: Change, backend: Option<&Backend>) -> Option<Change> {
 pub fn backend(name: Name, addresses: &[IpAddr], mac: Option<&str>, weight: u32) -> Result<Backend, String> {
     let mac =
         mac.map(|mac| config::parse_mac(mac).map_err(|reason| format!("\"{mac}\" {reason}"))).transpose()?;
-    let mut backend = Backend { name, address4: None, address6: None, mac, weight };
+    let mut backend =
+        Backend { name, address4: None, address6: None, mac, weight, handles: Handles::default() };
     for address in addresses {
         config::parse_address(&address.to_string()).map_err(|reason| format!("\"{address}\" {reason}"))?;
         let second = match *address {

@@ -34,7 +34,9 @@ pub fn keep_resolved(mut desired: State, actual: &State) -> State {
 pub fn re_deadline(desired: &State, deadlines: &Deadlines, dump: &[Event]) -> Vec<Command> {
     let mut commands = Vec::new();
     for event in dump {
-        let Event::Backend { pool, name, address4, address6, mac, weight, presence, deadline, .. } = *event
+        let Event::Backend {
+            pool, name, address4, address6, mac, weight, handles, presence, deadline, ..
+        } = *event
         else {
             continue;
         };
@@ -47,7 +49,16 @@ pub fn re_deadline(desired: &State, deadlines: &Deadlines, dump: &[Event]) -> Ve
         };
         if presence == Presence::Removed && !is_near && desired.pools.contains_key(&pool) {
             let state = BackendState::Draining;
-            commands.push(Command::PutBackend { pool, name, address4, address6, mac, weight, state });
+            commands.push(Command::PutBackend {
+                pool,
+                name,
+                address4,
+                address6,
+                mac,
+                weight,
+                state,
+                handles,
+            });
             commands.push(Command::RemoveBackend { pool, name, deadline: *wanted });
         }
     }
@@ -162,7 +173,7 @@ fn put_vips(desired: &State, actual: &State, commands: &mut Vec<Command>) {
 }
 
 fn properties(vip: &Vip) -> impl PartialEq + use<> {
-    (vip.pool, vip.protocol, vip.forward, vip.learn, vip.unknown_token)
+    (vip.pool, vip.protocol, vip.forward, vip.steering, vip.unknown_token)
 }
 
 fn put_vip(name: Name, vip: &Vip) -> Command {
@@ -171,7 +182,7 @@ fn put_vip(name: Name, vip: &Vip) -> Command {
         pool: vip.pool,
         protocol: vip.protocol,
         forward: vip.forward,
-        learn: vip.learn,
+        steering: vip.steering,
         unknown_token: vip.unknown_token,
     }
 }
@@ -185,5 +196,6 @@ fn put_backend(pool: Name, name: Name, backend: &Backend) -> Command {
         mac: backend.mac,
         weight: backend.weight,
         state: backend.state,
+        handles: backend.handles,
     }
 }

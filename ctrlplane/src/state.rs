@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipc::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES, MAX_VIPS, MAX_WEIGHT};
 use ipc::message::{
-    BackendState, Command, Event, Forward, Name, Presence, Protocol, Refusal, UnknownToken, is_of_a_host,
+    BackendState, Command, Event, Forward, Handles, Name, Presence, Protocol, Refusal, Steering,
+    UnknownToken, is_of_a_host,
 };
 
 /// Everything a data plane balances by.
@@ -34,6 +35,8 @@ pub struct Backend {
     pub weight: u32,
     /// Whether it takes new connections.
     pub state: BackendState,
+    /// By what else than its name and addresses it is found.
+    pub handles: Handles,
 }
 
 /// A VIP's properties and its services.
@@ -45,8 +48,8 @@ pub struct Vip {
     pub protocol: Protocol,
     /// How packets reach its backends.
     pub forward: Forward,
-    /// Whether tokens are learned.
-    pub learn: bool,
+    /// How joins find the backend of their connection.
+    pub steering: Steering,
     /// What joins of unknown tokens get.
     pub unknown_token: UnknownToken,
     /// Addresses and ports; port 0 is any.
@@ -87,13 +90,13 @@ impl State {
                 }
                 self.pools.entry(name).or_default();
             }
-            Command::PutBackend { pool, name, address4, address6, mac, weight, state } => {
-                self.put_backend(pool, name, Backend { address4, address6, mac, weight, state })?;
+            Command::PutBackend { pool, name, address4, address6, mac, weight, state, handles } => {
+                self.put_backend(pool, name, Backend { address4, address6, mac, weight, state, handles })?;
             }
-            Command::PutVip { name, pool, protocol, forward, learn, unknown_token } => {
+            Command::PutVip { name, pool, protocol, forward, steering, unknown_token } => {
                 self.put_vip(
                     name,
-                    Vip { pool, protocol, forward, learn, unknown_token, services: BTreeSet::new() },
+                    Vip { pool, protocol, forward, steering, unknown_token, services: BTreeSet::new() },
                 )?;
             }
             Command::PutService { vip, address, port } => self.put_service(vip, (address, port))?,
@@ -215,12 +218,12 @@ impl State {
             }
             // What is left of one that was removed is no part of what is configured.
             Event::Backend { presence: Presence::Removed | Presence::Deleted, .. } => {}
-            Event::Backend { pool, name, address4, address6, mac, weight, state, .. } => {
-                let backend = Backend { address4, address6, mac, weight, state };
+            Event::Backend { pool, name, address4, address6, mac, weight, state, handles, .. } => {
+                let backend = Backend { address4, address6, mac, weight, state, handles };
                 self.pools.entry(pool).or_default().insert(name, backend);
             }
-            Event::Vip { name, pool, protocol, forward, learn, unknown_token, .. } => {
-                let vip = Vip { pool, protocol, forward, learn, unknown_token, services: BTreeSet::new() };
+            Event::Vip { name, pool, protocol, forward, steering, unknown_token, .. } => {
+                let vip = Vip { pool, protocol, forward, steering, unknown_token, services: BTreeSet::new() };
                 self.vips.insert(name, vip);
             }
             Event::Service { vip, address, port } => {

@@ -124,7 +124,7 @@ pub(crate) fn vips(config: &Config, view: Option<&LinkView>) -> Vec<VipRow> {
             protocol: vip.protocol.to_string(),
             pool: vip.pool.to_string(),
             forward: vip.forward.to_string(),
-            steering: if vip.learn { vec!["learn".to_owned()] } else { Vec::new() },
+            steering: vip.steering.schemes.iter().map(|scheme| scheme.to_string()).collect(),
             unknown_token: vip.unknown_token.to_string(),
             packets: traffic.map(|traffic| traffic.packets),
             bytes: traffic.map(|traffic| traffic.bytes),

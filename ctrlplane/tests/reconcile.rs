@@ -10,7 +10,8 @@ use ctrlplane::state::{Backend, State, Vip};
 use ipc::id::BackendId;
 use ipc::limits::{MAX_BACKENDS, MAX_SERVICES};
 use ipc::message::{
-    BackendState, Command, Event, Forward, MAX_BATCH, Name, Presence, Protocol, UnknownToken,
+    BackendState, Command, Event, Forward, Handles, MAX_BATCH, Name, Presence, Protocol, Steering,
+    UnknownToken,
 };
 use proptest::prelude::*;
 
@@ -31,6 +32,7 @@ prop_compose! {
             mac: mac.map(|mac| [2, 0, 0, 0, 0, mac]),
             weight,
             state: BackendState::Active,
+            handles: Handles::default(),
         }
     }
 }
@@ -45,7 +47,7 @@ prop_compose! {
             pool: name("p", pool),
             protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
             forward: if ipip { Forward::Ipip } else { Forward::L2dsr },
-            learn,
+            steering: Steering::learning(learn),
             unknown_token: UnknownToken::Drop,
             services,
         })
@@ -118,7 +120,7 @@ fn a_vip_that_moves_to_a_new_pool_leaves_the_old_one_last() {
                 pool: pool.parse().unwrap(),
                 protocol: Protocol::Tcp,
                 forward: Forward::L2dsr,
-                learn: true,
+                steering: Steering::LEARN,
                 unknown_token: UnknownToken::Drop,
             },
         ])
@@ -139,6 +141,7 @@ fn a_control_plane_that_has_resolved_nothing_yet_takes_no_mac_away() {
         mac,
         weight: 1,
         state: BackendState::Active,
+        handles: Handles::default(),
     };
     let state = |backend| {
         let mut state = State::default();
@@ -165,6 +168,7 @@ fn one_backend() -> State {
         mac: None,
         weight: 1,
         state: BackendState::Active,
+        handles: Handles::default(),
     };
     state.pools.entry(name("p", 0)).or_default().insert(name("b", 0), backend);
     state
@@ -246,6 +250,7 @@ fn a_name_that_a_removed_pool_still_holds_is_not_given() {
         mac: None,
         weight: 1,
         state: BackendState::Active,
+        handles: Handles::default(),
         flows: 1,
         tokens: 0,
         presence: Presence::Removed,
@@ -280,6 +285,7 @@ fn a_removed_backend_gets_another_deadline_by_coming_and_going_in_one_batch() {
             mac: None,
             weight: 1,
             state: BackendState::Active,
+            handles: Handles::default(),
             flows: 3,
             tokens: 2,
             presence,
@@ -322,6 +328,7 @@ fn full(prefix: &str) -> State {
             mac: None,
             weight: 1,
             state: BackendState::Active,
+            handles: Handles::default(),
         };
         state.pools.entry(name(number % 256)).or_default().insert(name(number), backend);
     }
@@ -335,7 +342,7 @@ fn full(prefix: &str) -> State {
             pool: name(number),
             protocol: Protocol::Tcp,
             forward: Forward::L2dsr,
-            learn: true,
+            steering: Steering::LEARN,
             unknown_token: UnknownToken::Drop,
             services,
         };

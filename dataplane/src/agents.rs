@@ -102,7 +102,7 @@ mod tests {
     use engine::snapshot::{Port, Site, Snapshot};
     use engine::token_table::{TOKEN_IDLE, TokenLookup};
     use ipc::id::PoolId;
-    use ipc::message::{BackendState, Command, Name};
+    use ipc::message::{BackendState, Command, Handles, Name};
 
     use super::*;
 
@@ -128,6 +128,7 @@ mod tests {
                 mac: None,
                 weight: 1,
                 state: BackendState::Active,
+                handles: Handles::default(),
             },
         ];
         let model = Model::default().apply(&commands).unwrap();

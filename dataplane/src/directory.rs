@@ -11,8 +11,12 @@ use ipc::id::{BackendId, PoolId, VipId};
 use ipc::message::{BackendState, Forward, Name, Presence, Protocol, UnknownToken};
 use serde::{Deserialize, Serialize};
 
+use self::steering::{HandlesText, SteeringText};
+
+mod steering;
+
 /// Raise it when a key changes its meaning, or a new one must not be overlooked.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// No data plane lives to see a later one, and there is always a next.
 const LAST_GENERATION: u64 = u64::MAX / 2;
@@ -51,6 +55,7 @@ struct BackendText {
     mac: Option<[u8; 6]>,
     weight: u32,
     state: String,
+    handles: HandlesText,
     presence: String,
     /// In seconds of CLOCK_BOOTTIME.
     deadline: Option<u64>,
@@ -64,7 +69,7 @@ struct VipText {
     pool: String,
     protocol: String,
     forward: String,
-    learn: bool,
+    steering: SteeringText,
     unknown_token: String,
     services: Vec<(IpAddr, u16)>,
 }
@@ -110,6 +115,7 @@ fn pool_text(pool: &Pool) -> PoolText {
         mac: backend.mac,
         weight: backend.weight,
         state: backend.state.to_string(),
+        handles: HandlesText::of(&backend.handles),
         presence: backend.presence.to_string(),
         deadline: backend.deadline,
     };
@@ -124,7 +130,7 @@ fn vip_text(vip: &Vip) -> VipText {
         pool: vip.pool.to_string(),
         protocol: vip.protocol.to_string(),
         forward: vip.forward.to_string(),
-        learn: vip.learn,
+        steering: SteeringText::of(&vip.steering),
         unknown_token: vip.unknown_token.to_string(),
         services: vip.services.iter().copied().collect(),
     }
@@ -140,6 +146,7 @@ fn pool(text: PoolText) -> anyhow::Result<Pool> {
             mac: text.mac,
             weight: text.weight,
             state: word(BackendState::ALL, &text.state)?,
+            handles: text.handles.handles(),
             presence: word(Presence::ALL, &text.presence)?,
             deadline: text.deadline,
         })
@@ -155,7 +162,7 @@ fn vip(text: VipText) -> anyhow::Result<Vip> {
         pool: name(&text.pool)?,
         protocol: word(Protocol::ALL, &text.protocol)?,
         forward: word(Forward::ALL, &text.forward)?,
-        learn: text.learn,
+        steering: text.steering.steering()?,
         unknown_token: word(UnknownToken::ALL, &text.unknown_token)?,
         services: text.services.into_iter().collect(),
     })
@@ -177,7 +184,7 @@ mod tests {
 
     use ipc::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES, MAX_VIPS, MAX_WEIGHT};
     use ipc::mapping::MAX_DIRECTORY;
-    use ipc::message::Command;
+    use ipc::message::{Command, Handles, Scheme, Secret, Steering, WrongEndpoint};
 
     use super::*;
 
@@ -192,13 +199,25 @@ mod tests {
             mac: Some([2, 0, 0, 0, 3, 255]),
             weight: 9,
             state,
+            handles: Handles {
+                number: Some(7),
+                endpoint_port: Some(8443),
+                endpoint4: Some([192, 0, 2, 7].into()),
+                endpoint6: None,
+            },
         };
         let vip = |text: &str, protocol, forward, unknown_token| Command::PutVip {
             name: name(text),
             pool: name("p"),
             protocol,
             forward,
-            learn: true,
+            steering: Steering {
+                cipher_keys: [None, Some(Secret(*b"8 bytes."))],
+                key_secret: Some(Secret([0xff; 16])),
+                external_tokens: true,
+                wrong_endpoint: WrongEndpoint::Forward,
+                ..Steering::by([Scheme::Endpoint, Scheme::Learn])
+            },
             unknown_token,
         };
         let service = |text: &str, address: &str, port| Command::PutService {
@@ -286,6 +305,12 @@ mod tests {
             mac: Some([255; 6]),
             weight: MAX_WEIGHT,
             state: BackendState::Draining,
+            handles: Handles {
+                number: Some(4095),
+                endpoint_port: Some(65535),
+                endpoint4: Some([255, 255, 255, 254].into()),
+                endpoint6: Some(longest6),
+            },
             presence: Presence::Removed,
             deadline: Some(u64::MAX),
         });
@@ -304,7 +329,11 @@ mod tests {
             pool: name('p', 0),
             protocol: Protocol::Tcp,
             forward: Forward::L2dsr,
-            learn: false,
+            steering: Steering {
+                cipher_keys: [Some(Secret([255; 8])); 2],
+                key_secret: Some(Secret([255; 16])),
+                ..Steering::by(Scheme::ALL.iter().copied())
+            },
             unknown_token: UnknownToken::Reset,
             services: BTreeSet::new(),
         };

@@ -29,6 +29,7 @@ pub fn events(model: &Model, gauges: &GaugeWriter, now: u64) -> Vec<Event> {
                 mac: backend.mac,
                 weight: backend.weight,
                 state: backend.state,
+                handles: backend.handles,
                 flows,
                 tokens,
                 presence: backend.presence,
@@ -43,7 +44,7 @@ pub fn events(model: &Model, gauges: &GaugeWriter, now: u64) -> Vec<Event> {
             pool: vip.pool,
             protocol: vip.protocol,
             forward: vip.forward,
-            learn: vip.learn,
+            steering: vip.steering,
             unknown_token: vip.unknown_token,
         });
         for (address, port) in &vip.services {
@@ -91,7 +92,9 @@ const fn rank(rank: Rank) -> TokenRank {
 #[cfg(test)]
 mod tests {
     use ipc::id::BackendId;
-    use ipc::message::{BackendState, Command, Forward, Name, Presence, Protocol, UnknownToken};
+    use ipc::message::{
+        BackendState, Command, Forward, Handles, Name, Presence, Protocol, Steering, UnknownToken,
+    };
 
     use super::*;
 
@@ -108,6 +111,7 @@ mod tests {
             mac: Some([2, 0, 0, 0, 3, 1]),
             weight: 7,
             state: BackendState::Draining,
+            handles: Handles::default(),
         }
     }
 
@@ -118,7 +122,7 @@ mod tests {
             pool: name("p"),
             protocol: Protocol::Tcp,
             forward: Forward::Ipip,
-            learn: true,
+            steering: Steering::LEARN,
             unknown_token: UnknownToken::Reset,
         };
         let service = |port| Command::PutService { vip: name("web"), address: [10, 9, 9, 9].into(), port };
@@ -160,11 +164,11 @@ mod tests {
             [(1, name("p"), gone, Some(40)), (3, name("q"), gone, None)],
             "seconds that are left"
         );
-        let Event::Vip { name: told, pool, forward, learn, unknown_token, .. } = *vip else {
+        let Event::Vip { name: told, pool, forward, steering, unknown_token, .. } = *vip else {
             panic!("{vip:?}")
         };
         assert_eq!((told, pool), (name("web"), name("p")));
-        assert_eq!((forward, learn, unknown_token), (Forward::Ipip, true, UnknownToken::Reset));
+        assert_eq!((forward, steering, unknown_token), (Forward::Ipip, Steering::LEARN, UnknownToken::Reset));
         let ports: Vec<u16> = rest
             .iter()
             .map(|event| match event {
@@ -183,11 +187,11 @@ mod tests {
             .filter(|event| !matches!(event, Event::Backend { presence: Presence::Removed, .. }))
             .map(|event| match event {
                 Event::Pool { name } => Command::PutPool { name },
-                Event::Backend { pool, name, address4, address6, mac, weight, state, .. } => {
-                    Command::PutBackend { pool, name, address4, address6, mac, weight, state }
+                Event::Backend { pool, name, address4, address6, mac, weight, state, handles, .. } => {
+                    Command::PutBackend { pool, name, address4, address6, mac, weight, state, handles }
                 }
-                Event::Vip { name, pool, protocol, forward, learn, unknown_token, .. } => {
-                    Command::PutVip { name, pool, protocol, forward, learn, unknown_token }
+                Event::Vip { name, pool, protocol, forward, steering, unknown_token, .. } => {
+                    Command::PutVip { name, pool, protocol, forward, steering, unknown_token }
                 }
                 Event::Service { vip, address, port } => Command::PutService { vip, address, port },
                 other => panic!("{other:?}"),

@@ -16,7 +16,8 @@ use ipc::counters::{CounterReader, LinkCounter};
 use ipc::id::BackendId;
 use ipc::layout::{COMMAND_SLOTS, EVENT_SLOTS};
 use ipc::message::{
-    BackendState, Command as Change, Event, Forward, MAX_BATCH, Protocol, Refusal, UnknownToken,
+    BackendState, Command as Change, Event, Forward, Handles, MAX_BATCH, Protocol, Refusal, Steering,
+    UnknownToken,
 };
 use ipc::reason::Reason;
 use running::busy::{Busy, FLOWS, backends, name, put, remove};
@@ -38,13 +39,14 @@ fn mixed() -> Vec<Change> {
         mac: Some([2, 0, 0, 0, 3, last]),
         weight,
         state,
+        handles: Handles::default(),
     };
     let vip = |text: &str, pool: &str, unknown_token| Change::PutVip {
         name: name(text),
         pool: name(pool),
         protocol: Protocol::Tcp,
         forward: Forward::L2dsr,
-        learn: true,
+        steering: Steering::LEARN,
         unknown_token,
     };
     let service = |vip: &str, address: &str, port| Change::PutService {
@@ -304,6 +306,7 @@ fn thousand() -> Vec<Change> {
             mac: Some([2, 0, 0, 1, high, low]),
             weight: 100,
             state: BackendState::Active,
+            handles: Handles::default(),
         }
     };
     (0..1000).map(one).collect()

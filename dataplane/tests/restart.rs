@@ -13,7 +13,10 @@ use std::process::Command;
 use ipc::control_link::{ControlLink, Dump};
 use ipc::counter::Counter;
 use ipc::counters::Gauge;
-use ipc::message::{BackendState, Command as Change, Event, Forward, Name, Presence, Protocol, UnknownToken};
+use ipc::message::{
+    BackendState, Command as Change, Event, Forward, Handles, Name, Presence, Protocol, Steering,
+    UnknownToken,
+};
 use ipc::reason::Reason;
 use packet::build::{CLIENT_MAC, packet};
 use packet::{Address, Family, Flow, Key, Token, Version};
@@ -125,6 +128,7 @@ fn put(pool: &str, backend: &str, number: u8) -> Change {
         mac: Some([2, 0, 0, 0, 3, number]),
         weight: 100,
         state: BackendState::Active,
+        handles: Handles::default(),
     }
 }
 
@@ -138,7 +142,7 @@ fn vip(text: &str, pool: &str) -> Change {
         pool: name(pool),
         protocol: Protocol::Tcp,
         forward: Forward::L2dsr,
-        learn: true,
+        steering: Steering::LEARN,
         unknown_token: UnknownToken::Drop,
     }
 }

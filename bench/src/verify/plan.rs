@@ -96,7 +96,7 @@ impl Plan {
 
     /// What becomes of joins.
     pub fn steering(&self, id: VipId) -> Steering {
-        let learn = self.vip_of(id).is_some_and(|vip| vip.learn);
+        let learn = self.vip_of(id).is_some_and(config::Vip::learns);
         let hash_unknown = self.vip_of(id).is_some_and(|vip| vip.unknown_token == UnknownToken::Hash);
         Steering { vip: id, pool: self.pool(id), learn, hash_unknown }
     }

@@ -111,6 +111,7 @@ mod tests {
                 address6: None,
                 mac: None,
                 weight: *weight,
+                handles: ipc::message::Handles::default(),
             })
             .collect();
         let got: Vec<[u64; 3]> = flows.iter().map(|flows| [*flows, 0, 0]).collect();

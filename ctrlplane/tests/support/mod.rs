@@ -349,6 +349,7 @@ fn dump(link: &mut DataLink, held: &Held) {
                 mac: backend.mac,
                 weight: backend.weight,
                 state: backend.state,
+                handles: backend.handles,
                 flows,
                 tokens,
                 presence,
@@ -375,7 +376,7 @@ fn dump(link: &mut DataLink, held: &Held) {
             pool: vip.pool,
             protocol: vip.protocol,
             forward: vip.forward,
-            learn: vip.learn,
+            steering: vip.steering,
             unknown_token: vip.unknown_token,
         });
         for (address, port) in &vip.services {

@@ -31,6 +31,7 @@ impl Backend {
             mac: self.mac,
             weight: self.weight,
             state: BackendState::Active,
+            handles: self.handles,
         }
     }
 }
@@ -43,7 +44,7 @@ impl Vip {
             pool: self.pool,
             protocol: self.protocol,
             forward: self.forward,
-            learn: self.learn,
+            steering: self.steering,
             unknown_token: self.unknown_token,
         };
         let services = self.addresses.iter().flat_map(|address| {

@@ -24,6 +24,7 @@ mod reach;
 mod read;
 mod reference;
 pub mod schema;
+mod steering;
 mod table;
 mod value;
 mod vip;

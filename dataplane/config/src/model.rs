@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use ipc::message::{Forward, Name, Protocol, UnknownToken};
+use ipc::message::{Forward, Handles, Name, Protocol, Scheme, Steering, UnknownToken};
 
 /// weft.toml.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,6 +168,8 @@ pub struct Backend {
     pub mac: Option<[u8; 6]>,
     /// Share of new connections, 0 to 1000.
     pub weight: u32,
+    /// By what else it is found.
+    pub handles: Handles,
 }
 
 impl Backend {
@@ -192,10 +194,17 @@ pub struct Vip {
     pub pool: Name,
     /// How packets reach a backend.
     pub forward: Forward,
-    /// Whether tokens are learned and joins follow them (`steering = ["learn"]`).
-    pub learn: bool,
+    /// How joins find the backend of their connection.
+    pub steering: Steering,
     /// What becomes of a join whose token is unknown.
     pub unknown_token: UnknownToken,
+}
+
+impl Vip {
+    /// Whether tokens are learned from the handshakes that pass by, and joins follow them.
+    pub fn learns(&self) -> bool {
+        self.steering.has(Scheme::Learn)
+    }
 }
 
 /// The ports of a VIP.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipc::message::Name;
+use ipc::message::{Handles, Name};
 
 use crate::model::{Backend, Pool};
 use crate::problem::{At, Report, Span};
@@ -25,6 +25,7 @@ pub(crate) struct BackendDraft {
     /// Whether `mac` is given, right or wrong.
     pub has_mac: bool,
     pub weight: u32,
+    pub handles: Handles,
     /// The whole table, to point at when something between tables is wrong.
     pub span: Span,
 }
@@ -75,6 +76,7 @@ fn read_backend(table: &Table<'_>, report: &mut Report<'_>) -> BackendDraft {
         mac,
         has_mac,
         weight: weight.unwrap_or_default(),
+        handles: Handles::default(),
         span: table.span.clone(),
     }
 }
@@ -137,5 +139,12 @@ fn build_backend(draft: BackendDraft) -> Option<Backend> {
         Some(IpAddr::V6(address)) => Some(address),
         _ => None,
     };
-    Some(Backend { name: draft.name?.value, address4, address6, mac: draft.mac, weight: draft.weight })
+    Some(Backend {
+        name: draft.name?.value,
+        address4,
+        address6,
+        mac: draft.mac,
+        weight: draft.weight,
+        handles: draft.handles,
+    })
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipc::limits;
-use ipc::message::{Forward, Name, Protocol, UnknownToken};
+use ipc::message::{Forward, Name, Protocol, Steering, UnknownToken};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -14,6 +14,7 @@ use crate::port::OwnAddress;
 use crate::problem::{At, Report, Span};
 use crate::reach::{Way, obstacle};
 use crate::schema::{mptcp, vip as key};
+use crate::steering;
 use crate::table::{self, Table};
 use crate::value::{parse_address, read_all};
 
@@ -25,7 +26,7 @@ pub(crate) struct VipDraft {
     protocol: Protocol,
     pool: Option<At<Name>>,
     forward: Forward,
-    learn: bool,
+    steering: Steering,
     unknown_token: UnknownToken,
     span: Span,
 }
@@ -45,13 +46,13 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> (VipDraft, Opt
         Some("gue") => Forward::Gue,
         _ => Forward::L2dsr,
     };
-    let (learn, unknown_token) = read_mptcp(table, protocol, report);
+    let (steering, unknown_token) = read_mptcp(table, protocol, report);
     let (pool, own) = read_pool(table, name.as_ref(), report);
     let span = table.span.clone();
-    (VipDraft { name, addresses, ports, protocol, pool, forward, learn, unknown_token, span }, own)
+    (VipDraft { name, addresses, ports, protocol, pool, forward, steering, unknown_token, span }, own)
 }
 
-fn read_mptcp(vip: &Table<'_>, protocol: Protocol, report: &mut Report<'_>) -> (bool, UnknownToken) {
+fn read_mptcp(vip: &Table<'_>, protocol: Protocol, report: &mut Report<'_>) -> (Steering, UnknownToken) {
     if let (Some(span), Protocol::Udp) = (vip.given(&key::MPTCP), protocol) {
         report.problem(
             &span,
@@ -59,15 +60,15 @@ fn read_mptcp(vip: &Table<'_>, protocol: Protocol, report: &mut Report<'_>) -> (
         );
     }
     let Some(table) = vip.table(&key::MPTCP, report) else {
-        return (protocol == Protocol::Tcp, UnknownToken::Drop);
+        return (Steering::learning(protocol == Protocol::Tcp), UnknownToken::Drop);
     };
-    let learn = table.choices(&mptcp::STEERING, report).iter().any(|word| word.value == "learn");
+    let steering = steering::read(&table, report);
     let unknown_token = match table.choice(&mptcp::UNKNOWN_TOKEN, report).map(|word| word.value) {
         Some("reset") => UnknownToken::Reset,
         Some("hash") => UnknownToken::Hash,
         _ => UnknownToken::Drop,
     };
-    (learn, unknown_token)
+    (steering, unknown_token)
 }
 
 fn read_pool(
@@ -288,7 +289,7 @@ pub(crate) fn build(draft: VipDraft) -> Option<Vip> {
         protocol: draft.protocol,
         pool: draft.pool?.value,
         forward: draft.forward,
-        learn: draft.learn,
+        steering: draft.steering,
         unknown_token: draft.unknown_token,
     })
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use config::{Config, Evict, HugePages, Idle, NextHop, Ports, Prefix, schema};
-use ipc::message::{BackendState, Command, Forward, Protocol, UnknownToken};
+use ipc::message::{BackendState, Command, Forward, Handles, Protocol, UnknownToken};
 use proptest::prelude::*;
 
 fn document(name: &str) -> PathBuf {
@@ -41,7 +41,7 @@ fn the_example_loads_and_means_what_it_says() {
     let vip = &config.vips[0];
     assert_eq!(vip.ports, Ports::List(vec![8000]));
     assert_eq!((vip.protocol, vip.forward), (Protocol::Tcp, Forward::L2dsr));
-    assert_eq!((vip.learn, vip.unknown_token), (true, UnknownToken::Drop));
+    assert_eq!((vip.learns(), vip.unknown_token), (true, UnknownToken::Drop));
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn backends_of_a_vips_own_make_a_pool_of_its_name() {
     );
     assert_eq!(config.vips[0].pool, config.pools[0].name);
     assert_eq!(config.pools[0].name.as_str(), "v");
-    assert_eq!((config.vips[0].learn, config.vips[0].unknown_token), (false, UnknownToken::Reset));
+    assert_eq!((config.vips[0].learns(), config.vips[0].unknown_token), (false, UnknownToken::Reset));
 }
 
 #[test]
@@ -233,6 +233,7 @@ fn commands_are_the_desired_state_in_an_order_in_which_names_exist() {
             mac: Some([2, 0, 0, 0, 3, 1]),
             weight: 100,
             state: BackendState::Active,
+            handles: Handles::default(),
         }
     );
     let service = Command::PutService { vip: name("web"), address: IpAddr::from([10, 9, 9, 9]), port: 8000 };
@@ -324,6 +325,7 @@ fn a_backend_that_joins_at_run_time_obeys_the_rules_of_the_file() {
         address6: None,
         mac: None,
         weight: 100,
+        handles: Handles::default(),
     };
     let refused = |change: fn(&mut config::Backend)| {
         let mut backend = good.clone();

@@ -18,7 +18,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipc::id::{BackendId, PoolId, VipId};
 use ipc::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES, MAX_VIPS, MAX_WEIGHT};
 use ipc::message::{
-    BackendState, Command, Forward, Name, Presence, Protocol, Refusal, UnknownToken, is_of_a_host,
+    BackendState, Command, Forward, Handles, Name, Presence, Protocol, Refusal, Steering, UnknownToken,
+    is_of_a_host,
 };
 
 pub use self::restore::Contradiction;
@@ -40,6 +41,8 @@ pub struct Backend {
     pub weight: u32,
     /// Whether it gets new connections.
     pub state: BackendState,
+    /// By what else than its name and addresses it is found.
+    pub handles: Handles,
     /// Whether it is configured, and what is left of it when it is not.
     pub presence: Presence,
     /// When a removed one is deleted, if it has a deadline: in seconds of the caller's clock.
@@ -89,8 +92,8 @@ pub struct Vip {
     pub protocol: Protocol,
     /// How packets reach its backends.
     pub forward: Forward,
-    /// Whether tokens are learned and followed.
-    pub learn: bool,
+    /// How joins find the backend of their connection.
+    pub steering: Steering,
     /// What becomes of joins with an unknown or ambiguous token.
     pub unknown_token: UnknownToken,
     /// Its addresses and ports; port 0 is any.
@@ -205,7 +208,7 @@ impl Model {
     fn apply_one(&mut self, command: &Command, before: &Model, now: u64) -> Result<(), (Refusal, Name)> {
         match *command {
             Command::PutPool { name } => self.put_pool(name),
-            Command::PutBackend { pool, name, address4, address6, mac, weight, state } => {
+            Command::PutBackend { pool, name, address4, address6, mac, weight, state, handles } => {
                 let spec = Backend {
                     id: BackendId(0),
                     name,
@@ -214,15 +217,16 @@ impl Model {
                     mac,
                     weight,
                     state,
+                    handles,
                     presence: Presence::Present,
                     deadline: None,
                 };
                 self.put_backend(pool, spec)
             }
-            Command::PutVip { name, pool, protocol, forward, learn, unknown_token } => {
+            Command::PutVip { name, pool, protocol, forward, steering, unknown_token } => {
                 let services = BTreeSet::new();
                 let spec =
-                    Vip { id: VipId(0), name, pool, protocol, forward, learn, unknown_token, services };
+                    Vip { id: VipId(0), name, pool, protocol, forward, steering, unknown_token, services };
                 self.put_vip(spec, before)
             }
             Command::PutService { vip, address, port } => self.put_service(vip, address, port),
@@ -397,12 +401,20 @@ mod tests {
             mac: None,
             weight: 1,
             state: BackendState::Active,
+            handles: Handles::default(),
         }
     }
 
     fn vip_by(text: &str, pool: &str, forward: Forward) -> Command {
         let (protocol, unknown_token) = (Protocol::Tcp, UnknownToken::Drop);
-        Command::PutVip { name: name(text), pool: name(pool), protocol, forward, learn: true, unknown_token }
+        Command::PutVip {
+            name: name(text),
+            pool: name(pool),
+            protocol,
+            forward,
+            steering: Steering::LEARN,
+            unknown_token,
+        }
     }
 
     fn vip(text: &str, pool: &str) -> Command {
@@ -429,8 +441,17 @@ mod tests {
         let with = |change: fn(&mut Backend)| {
             let mut spec = small().pools()[0].backends[0].clone();
             change(&mut spec);
-            let Backend { name, address4, address6, mac, weight, state, .. } = spec;
-            Command::PutBackend { pool: self::name("p"), name, address4, address6, mac, weight, state }
+            let Backend { name, address4, address6, mac, weight, state, handles, .. } = spec;
+            Command::PutBackend {
+                pool: self::name("p"),
+                name,
+                address4,
+                address6,
+                mac,
+                weight,
+                state,
+                handles,
+            }
         };
         let gone = |vip: &str, port| Command::RemoveService {
             vip: name(vip),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use ipc::id::{BackendId, PoolId, PortId, VipId};
-use ipc::message::{BackendState, Forward, Name, Protocol, UnknownToken};
+use ipc::message::{BackendState, Forward, Name, Protocol, Scheme, Steering, UnknownToken};
 use packet::{Address, Family, Flow};
 
 use crate::hash::HashKey;
@@ -97,8 +97,11 @@ pub struct Vip {
     pub pool: PoolId,
     /// How packets reach its backends.
     pub forward: Forward,
-    /// Whether tokens are learned and joins follow them (`steering = ["learn"]`).
+    /// How joins find the backend of their connection.
+    pub steering: Steering,
+    /// Whether tokens are learned from the handshakes that pass by.
     pub learn: bool,
+    plain: bool,
     /// What becomes of a join whose token is unknown or ambiguous.
     pub unknown_token: UnknownToken,
     /// The finished headers of its way of forwarding, IPv4 first.
@@ -106,6 +109,34 @@ pub struct Vip {
 }
 
 impl Vip {
+    /// The VIP as the model says; its pool has this id.
+    fn of_model(vip: &crate::model::Vip, pool: PoolId) -> Self {
+        let (steering, learn) = (vip.steering, vip.steering.has(Scheme::Learn));
+        Self {
+            name: vip.name,
+            pool,
+            forward: vip.forward,
+            steering,
+            learn,
+            plain: steering == Steering::learning(learn),
+            unknown_token: vip.unknown_token,
+            routes: [None; 2],
+        }
+    }
+
+    /// Whether its joins are steered by tokens learned from handshakes of the usual form, or not at all: no other
+    /// scheme has a say in any of its packets.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Whether joins are told from other SYNs.
+    #[inline]
+    pub fn steers(&self) -> bool {
+        !self.steering.schemes.is_empty()
+    }
+
     /// Which finished headers its packets of a family take, if any are finished.
     #[inline]
     pub(crate) fn routes(&self, family: Family) -> Option<RouteSet> {
@@ -209,12 +240,7 @@ impl Snapshot {
                     next.add_fragments(&key, vip.id, (pool, vip.forward));
                 }
             }
-            let (forward, learn, unknown_token) = (vip.forward, vip.learn, vip.unknown_token);
-            put(
-                &mut next.vips,
-                usize::from(vip.id.0),
-                Vip { name: vip.name, pool, forward, learn, unknown_token, routes: [None; 2] },
-            );
+            put(&mut next.vips, usize::from(vip.id.0), Vip::of_model(vip, pool));
         }
         next.note_moved_services(self, now_ms);
         next.find_routes();
@@ -432,7 +458,7 @@ mod tests {
     #[test]
     fn only_backends_that_are_active_weighted_and_reachable_are_chosen() {
         use crate::model::Backend;
-        use ipc::message::Presence;
+        use ipc::message::{Handles, Presence};
         use std::net::Ipv4Addr;
         let make = |id: u16, change: fn(&mut Backend)| {
             let mut backend = Backend {
@@ -443,6 +469,7 @@ mod tests {
                 mac: Some([2; 6]),
                 weight: 10,
                 state: BackendState::Active,
+                handles: Handles::default(),
                 presence: Presence::Present,
                 deadline: None,
             };
@@ -464,7 +491,7 @@ mod tests {
 
     #[test]
     fn a_maglev_table_stays_as_long_as_the_backends_that_may_be_chosen_do() {
-        use ipc::message::Command;
+        use ipc::message::{Command, Handles};
         let name = |text: &str| -> Name { text.parse().unwrap() };
         let put = |pool: &str, text: &str, weight, state| Command::PutBackend {
             pool: name(pool),
@@ -474,6 +501,7 @@ mod tests {
             mac: Some([2; 6]),
             weight,
             state,
+            handles: Handles::default(),
         };
         let active = |pool: &str, text: &str| put(pool, text, 1, BackendState::Active);
         let pool = |text: &str| Command::PutPool { name: name(text) };
@@ -513,7 +541,7 @@ mod tests {
             pool: name(pool),
             protocol: Protocol::Tcp,
             forward: Forward::L2dsr,
-            learn: true,
+            steering: Steering::LEARN,
             unknown_token: UnknownToken::Drop,
         };
         let service =

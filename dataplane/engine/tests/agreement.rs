@@ -11,7 +11,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::verdict::Action;
-use ipc::message::{BackendState, Command, Forward, Name, Protocol, UnknownToken};
+use ipc::message::{BackendState, Command, Forward, Name, Protocol, Steering, UnknownToken};
 use ipc::reason::Reason;
 use packet::build::{PacketBuilder, packet};
 use packet::{Address, Family, Flags, Flow, Key, Version};
@@ -58,9 +58,9 @@ impl Wanted {
         }
         let (mut vips, mut services) = (Vec::new(), Vec::new());
         for (vip, protocol, forward, last, port) in VIPS {
-            let (pool, learn) = (name(POOLS[random.below(3)]), random.percent(80));
+            let (pool, steering) = (name(POOLS[random.below(3)]), Steering::learning(random.percent(80)));
             let unknown_token = UnknownToken::Drop;
-            vips.push(Command::PutVip { name: name(vip), pool, protocol, forward, learn, unknown_token });
+            vips.push(Command::PutVip { name: name(vip), pool, protocol, forward, steering, unknown_token });
             services.extend(support::services(vip, last, port));
         }
         Self { pools, backends, vips, services }
@@ -112,11 +112,13 @@ fn after_a_past(wanted: &Wanted, random: &mut Random) -> World {
 /// One thing that will be taken back: a stranger in a pool, another weight or state, a removal, or traffic.
 fn stray(world: &mut World, wanted: &Wanted, extras: &mut BTreeSet<(Name, Name)>, random: &mut Random) {
     let known = wanted.backends[random.below(wanted.backends.len())];
-    let Command::PutBackend { pool, name: text, weight, state, .. } = known else { panic!("{known:?}") };
+    let Command::PutBackend { pool, name: text, weight, state, handles, .. } = known else {
+        panic!("{known:?}")
+    };
     let number = u8::try_from(1 + random.below(200)).unwrap();
     let another = |weight, state| {
         let Command::PutBackend { pool, name, address4, address6, mac, .. } = known else { panic!() };
-        Command::PutBackend { pool, name, address4, address6, mac, weight, state }
+        Command::PutBackend { pool, name, address4, address6, mac, weight, state, handles }
     };
     match random.below(8) {
         0 | 1 => {
@@ -311,7 +313,7 @@ fn data_planes_that_were_not_told_the_same_disagree() {
     seeded.commit(&commands);
     assert_ne!(judge(&mut seeded, &frames, &mut random), said);
     let mut weighted = World::new(&commands);
-    let Some(Command::PutBackend { pool, name, address4, address6, mac, .. }) = commands
+    let Some(Command::PutBackend { pool, name, address4, address6, mac, handles, .. }) = commands
         .iter()
         .find(|command| matches!(command, Command::PutBackend { state: BackendState::Active, .. }))
         .copied()
@@ -319,6 +321,6 @@ fn data_planes_that_were_not_told_the_same_disagree() {
         panic!("no active backend");
     };
     let (weight, state) = (777, BackendState::Active);
-    weighted.commit(&[Command::PutBackend { pool, name, address4, address6, mac, weight, state }]);
+    weighted.commit(&[Command::PutBackend { pool, name, address4, address6, mac, weight, state, handles }]);
     assert_ne!(judge(&mut weighted, &frames, &mut random), said);
 }

@@ -27,6 +27,7 @@ fn configured(model: &Model) -> Vec<String> {
                 mac: backend.mac,
                 weight: backend.weight,
                 state: backend.state,
+                handles: backend.handles,
             });
         }
     }
@@ -36,7 +37,7 @@ fn configured(model: &Model) -> Vec<String> {
             pool: vip.pool,
             protocol: vip.protocol,
             forward: vip.forward,
-            learn: vip.learn,
+            steering: vip.steering,
             unknown_token: vip.unknown_token,
         });
         commands.extend(vip.services.iter().map(|&(address, port)| Command::PutService {

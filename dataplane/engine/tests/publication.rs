@@ -21,7 +21,7 @@ use engine::tick::Tick;
 use engine::verdict::Verdict;
 use ipc::counters::WorkerCounters;
 use ipc::id::{BackendId, PortId};
-use ipc::message::{BackendState, Command};
+use ipc::message::{BackendState, Command, Handles};
 use ipc::reason::Reason;
 use packet::{Family, Flow, Key, Token, Version};
 use support::{
@@ -597,6 +597,7 @@ fn many(letter: char, count: u16) -> Vec<Command> {
             mac: Some([2, 0, 0, u8::try_from(letter).unwrap(), high, low]),
             weight: 100,
             state: BackendState::Active,
+            handles: Handles::default(),
         }
     };
     (0..count).map(one).collect()

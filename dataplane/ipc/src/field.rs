@@ -8,7 +8,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::id::{BackendId, VipId};
 use crate::limits::{MAX_BACKENDS, MAX_VIPS};
 use crate::message::{
-    BackendState, Forward, NAME_BYTES, Name, Presence, Protocol, Refusal, TokenRank, UnknownToken,
+    BackendState, Forward, NAME_BYTES, Name, Presence, Protocol, Refusal, Scheme, TokenMap, TokenRank,
+    UnknownToken, WrongEndpoint,
 };
 
 /// The bytes of a slot are no message of ours.
@@ -70,7 +71,18 @@ macro_rules! enum_fields {
         }
     )+ };
 }
-enum_fields!(BackendState, Presence, Forward, Protocol, UnknownToken, TokenRank, Refusal);
+enum_fields!(
+    BackendState,
+    Presence,
+    Forward,
+    Protocol,
+    UnknownToken,
+    TokenRank,
+    Refusal,
+    Scheme,
+    TokenMap,
+    WrongEndpoint
+);
 
 macro_rules! id_fields {
     ($($type:ident: $valid:expr),+) => { $(

@@ -15,6 +15,9 @@ pub const MAX_PORTS: usize = 16;
 /// Backend ids: 1 to `MAX_BACKENDS - 1`. Id 0 is never given: a zero word in a table is an empty slot.
 pub const MAX_BACKENDS: usize = 4096;
 
+/// The largest number of a backend in encrypted tokens and in timestamps, where it has twelve bits. 0 is nobody's.
+pub const MAX_NUMBER: u16 = 4095;
+
 /// Pools at most.
 pub const MAX_POOLS: usize = 256;
 

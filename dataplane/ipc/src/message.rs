@@ -14,6 +14,7 @@
 //! [`Event::Refused`]. A `Put` of a known name changes it, of an unknown name adds it.
 
 mod name;
+mod steering;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -25,6 +26,7 @@ use crate::names;
 use crate::report::Report;
 pub(crate) use name::NAME_BYTES;
 pub use name::{Name, NameError};
+pub use steering::{Handles, Scheme, Schemes, Secret, Steering, TokenMap, WrongEndpoint};
 
 /// Bytes of a slot: room for the longest message, in whole cache lines.
 pub const SLOT: usize = 256;
@@ -243,6 +245,8 @@ messages! {
             weight: u32,
             /// Whether it takes new connections.
             state: BackendState,
+            /// By what else it is found.
+            handles: Handles,
         },
         /// A VIP of this name exists, with these properties; its addresses are services.
         PutVip = 6 {
@@ -254,8 +258,8 @@ messages! {
             protocol: Protocol,
             /// How packets reach the backends.
             forward: Forward,
-            /// Whether tokens are learned and joins follow them.
-            learn: bool,
+            /// How joins find the backend of their connection.
+            steering: Steering,
             /// What joins of unknown tokens get.
             unknown_token: UnknownToken,
         },
@@ -364,6 +368,8 @@ messages! {
             weight: u32,
             /// Whether it takes new connections.
             state: BackendState,
+            /// By what else it is found.
+            handles: Handles,
             /// Flow entries that hold it, at the last sweep.
             flows: u64,
             /// Token entries that hold it, at the last sweep.
@@ -385,8 +391,8 @@ messages! {
             protocol: Protocol,
             /// How packets reach the backends.
             forward: Forward,
-            /// Whether tokens are learned and joins follow them.
-            learn: bool,
+            /// How joins find the backend of their connection.
+            steering: Steering,
             /// What joins of unknown tokens get.
             unknown_token: UnknownToken,
         },
@@ -477,7 +483,39 @@ mod tests {
         any::<Option<[u8; 6]>>()
     }
 
-    type Backend = (Name, Name, Option<Ipv4Addr>, Option<Ipv6Addr>, Option<[u8; 6]>, u32, BackendState);
+    type Backend =
+        (Name, Name, Option<Ipv4Addr>, Option<Ipv6Addr>, Option<[u8; 6]>, u32, BackendState, Handles);
+
+    fn handles() -> impl Strategy<Value = Handles> {
+        any::<(Option<u16>, Option<u16>, Option<Ipv4Addr>, Option<Ipv6Addr>)>().prop_map(
+            |(number, endpoint_port, endpoint4, endpoint6)| Handles {
+                number,
+                endpoint_port,
+                endpoint4,
+                endpoint6,
+            },
+        )
+    }
+
+    fn steering() -> impl Strategy<Value = Steering> {
+        (
+            prop::collection::vec(one_of(Scheme::ALL), 0..8),
+            one_of(TokenMap::ALL),
+            any::<(Option<[u8; 8]>, Option<[u8; 8]>, Option<[u8; 16]>)>(),
+            any::<(bool, bool)>(),
+            one_of(WrongEndpoint::ALL),
+        )
+            .prop_map(|(schemes, token_map, (even, odd, key), explicit, wrong_endpoint)| Steering {
+                schemes: Schemes::new(schemes),
+                token_map,
+                cipher_keys: [even.map(Secret), odd.map(Secret)],
+                key_secret: key.map(Secret),
+                application_tokens: explicit.0,
+                external_tokens: explicit.1,
+                wrong_endpoint,
+            })
+    }
+
     fn backend() -> impl Strategy<Value = Backend> {
         (
             name(),
@@ -487,19 +525,13 @@ mod tests {
             mac(),
             any::<u32>(),
             one_of(BackendState::ALL),
+            handles(),
         )
     }
 
-    type Vip = (Name, Name, Protocol, Forward, bool, UnknownToken);
+    type Vip = (Name, Name, Protocol, Forward, Steering, UnknownToken);
     fn vip() -> impl Strategy<Value = Vip> {
-        (
-            name(),
-            name(),
-            one_of(Protocol::ALL),
-            one_of(Forward::ALL),
-            any::<bool>(),
-            one_of(UnknownToken::ALL),
-        )
+        (name(), name(), one_of(Protocol::ALL), one_of(Forward::ALL), steering(), one_of(UnknownToken::ALL))
     }
 
     fn service() -> impl Strategy<Value = (Name, IpAddr, u16)> {
@@ -512,21 +544,15 @@ mod tests {
             any::<u64>().prop_map(|batch| Command::Commit { batch }),
             any::<u64>().prop_map(|batch| Command::Abandon { batch }),
             name().prop_map(|name| Command::PutPool { name }),
-            backend().prop_map(|(pool, name, address4, address6, mac, weight, state)| Command::PutBackend {
-                pool,
-                name,
-                address4,
-                address6,
-                mac,
-                weight,
-                state
+            backend().prop_map(|(pool, name, address4, address6, mac, weight, state, handles)| {
+                Command::PutBackend { pool, name, address4, address6, mac, weight, state, handles }
             }),
-            vip().prop_map(|(name, pool, protocol, forward, learn, unknown_token)| Command::PutVip {
+            vip().prop_map(|(name, pool, protocol, forward, steering, unknown_token)| Command::PutVip {
                 name,
                 pool,
                 protocol,
                 forward,
-                learn,
+                steering,
                 unknown_token
             }),
             service().prop_map(|(vip, address, port)| Command::PutService { vip, address, port }),
@@ -570,7 +596,7 @@ mod tests {
             name().prop_map(|name| Event::Pool { name }),
             (1..4096_u16, backend(), any::<(u64, u64)>(), one_of(Presence::ALL), any::<Option<u32>>())
                 .prop_map(|(id, backend, (flows, tokens), presence, deadline)| {
-                    let (pool, name, address4, address6, mac, weight, state) = backend;
+                    let (pool, name, address4, address6, mac, weight, state, handles) = backend;
                     let id = BackendId(id);
                     Event::Backend {
                         id,
@@ -581,14 +607,15 @@ mod tests {
                         mac,
                         weight,
                         state,
+                        handles,
                         flows,
                         tokens,
                         presence,
                         deadline,
                     }
                 }),
-            (0..256_u16, vip()).prop_map(|(id, (name, pool, protocol, forward, learn, unknown_token))| {
-                Event::Vip { id: VipId(id), name, pool, protocol, forward, learn, unknown_token }
+            (0..256_u16, vip()).prop_map(|(id, (name, pool, protocol, forward, steering, unknown_token))| {
+                Event::Vip { id: VipId(id), name, pool, protocol, forward, steering, unknown_token }
             }),
             service().prop_map(|(vip, address, port)| Event::Service { vip, address, port }),
             any::<u64>().prop_map(|generation| Event::DumpEnd { generation }),
@@ -671,6 +698,7 @@ mod tests {
                 mac: None,
                 weight: 1,
                 state: BackendState::Active,
+                handles: Handles::default(),
                 flows: 0,
                 tokens: 0,
                 presence: Presence::Present,
@@ -685,7 +713,7 @@ mod tests {
                 pool,
                 protocol: Protocol::Tcp,
                 forward: Forward::Ipip,
-                learn: true,
+                steering: Steering::LEARN,
                 unknown_token: UnknownToken::Drop,
             };
             assert_eq!(Event::decode(&event.encode()).is_ok(), valid, "VIP {id}");

@@ -16,7 +16,10 @@ use ipc::counters::{Gauge, LinkCounter};
 use ipc::data_link::{DataLink, DataLinkError, Request};
 use ipc::layout::{ABI_VERSION, COMMAND_SLOTS, EVENT_SLOTS};
 use ipc::liveness::LockError;
-use ipc::message::{BackendState, Command, Event, Forward, MAX_BATCH, Name, Protocol, Refusal, UnknownToken};
+use ipc::message::{
+    BackendState, Command, Event, Forward, Handles, MAX_BATCH, Name, Protocol, Refusal, Steering,
+    UnknownToken,
+};
 use ipc::segment::SegmentError;
 
 /// Long enough for the slowest machine: no test passes or fails by it, but where it says so.
@@ -149,13 +152,14 @@ fn mixed() -> Vec<Command> {
             mac: Some([2, 0, 0, 0, 0, 1]),
             weight: 1,
             state: BackendState::Active,
+            handles: Handles::default(),
         },
         Command::PutVip {
             name: vip,
             pool,
             protocol: Protocol::Tcp,
             forward: Forward::L2dsr,
-            learn: true,
+            steering: Steering::LEARN,
             unknown_token: UnknownToken::Drop,
         },
         Command::PutService { vip, address, port },

@@ -7,7 +7,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipc::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES, MAX_VIPS, MAX_WEIGHT};
-use ipc::message::{BackendState, Command, Forward, Name, Protocol, Refusal, UnknownToken};
+use ipc::message::{
+    BackendState, Command, Forward, Handles, Name, Protocol, Refusal, Steering, UnknownToken,
+};
 
 /// What comes of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,7 @@ fn weighted(pool: &str, text: &str, weight: u32) -> Command {
         mac: Some([2, 0, 0, 0, 3, 1]),
         weight,
         state: BackendState::Active,
+        handles: Handles::default(),
     }
 }
 
@@ -58,14 +61,23 @@ fn drained(pool: &str, text: &str) -> Command {
     let Command::PutBackend { pool, name, address4, address6, mac, weight, .. } = backend(pool, text) else {
         unreachable!("it is one");
     };
-    Command::PutBackend { pool, name, address4, address6, mac, weight, state: BackendState::Draining }
+    Command::PutBackend {
+        pool,
+        name,
+        address4,
+        address6,
+        mac,
+        weight,
+        state: BackendState::Draining,
+        handles: Handles::default(),
+    }
 }
 
 fn homeless(pool: &str, text: &str) -> Command {
-    let Command::PutBackend { pool, name, mac, weight, state, .. } = backend(pool, text) else {
+    let Command::PutBackend { pool, name, mac, weight, state, handles, .. } = backend(pool, text) else {
         unreachable!("it is one");
     };
-    Command::PutBackend { pool, name, address4: None, address6: None, mac, weight, state }
+    Command::PutBackend { pool, name, address4: None, address6: None, mac, weight, state, handles }
 }
 
 fn vip(text: &str, pool: &str) -> Command {
@@ -74,7 +86,14 @@ fn vip(text: &str, pool: &str) -> Command {
 
 fn vip_by(text: &str, pool: &str, protocol: Protocol, forward: Forward) -> Command {
     let unknown_token = UnknownToken::Drop;
-    Command::PutVip { name: name(text), pool: name(pool), protocol, forward, learn: true, unknown_token }
+    Command::PutVip {
+        name: name(text),
+        pool: name(pool),
+        protocol,
+        forward,
+        steering: Steering::LEARN,
+        unknown_token,
+    }
 }
 
 fn service(vip: &str, address: &str, port: u16) -> Command {

@@ -71,10 +71,10 @@ pub fn model(config: &Config) -> anyhow::Result<Model> {
 /// A replay has no neighbour table to ask: a backend without a MAC address gets one that is nobody's.
 fn with_mac(command: Command) -> Command {
     match command {
-        Command::PutBackend { pool, name, address4, address6, mac: None, weight, state } => {
+        Command::PutBackend { pool, name, address4, address6, mac: None, weight, state, handles } => {
             log::warn!("backend {name} has no mac in the configuration: 02:00:00:00:00:00 stands for it");
             let mac = Some([2, 0, 0, 0, 0, 0]);
-            Command::PutBackend { pool, name, address4, address6, mac, weight, state }
+            Command::PutBackend { pool, name, address4, address6, mac, weight, state, handles }
         }
         other => other,
     }

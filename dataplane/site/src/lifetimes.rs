@@ -88,7 +88,7 @@ mod tests {
         use engine::pipeline::{Context, Pipeline};
         use engine::snapshot::{Port, Site, Snapshot};
         use engine::tick::Tick;
-        use ipc::message::{BackendState, Command, Forward, Protocol, UnknownToken};
+        use ipc::message::{BackendState, Command, Forward, Handles, Protocol, Steering, UnknownToken};
 
         let name = |text: &str| text.parse().unwrap();
         let commands = [
@@ -101,13 +101,14 @@ mod tests {
                 mac: Some([2, 0, 0, 0, 3, 1]),
                 weight: 1,
                 state: BackendState::Active,
+                handles: Handles::default(),
             },
             Command::PutVip {
                 name: name("v"),
                 pool: name("p"),
                 protocol: Protocol::Tcp,
                 forward: Forward::L2dsr,
-                learn: true,
+                steering: Steering::LEARN,
                 unknown_token: UnknownToken::Drop,
             },
             Command::PutService { vip: name("v"), address: [10, 9, 9, 9].into(), port: 80 },

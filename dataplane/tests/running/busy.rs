@@ -6,7 +6,7 @@ use ipc::control_link::{ControlLink, Dump};
 use ipc::counter::Counter;
 use ipc::counters::CounterReader;
 use ipc::id::{BackendId, WorkerId};
-use ipc::message::{BackendState, Command as Change, Event, Name, Presence};
+use ipc::message::{BackendState, Command as Change, Event, Handles, Name, Presence};
 
 use super::packets::{ack, write_pcap};
 use super::{DataPlane, PATIENCE, Place, Setup, commands, commit, until, workers};
@@ -92,6 +92,7 @@ pub fn put(backend: &str, weight: u32) -> Change {
         mac: Some([2, 0, 0, 0, 3, 77]),
         weight,
         state: BackendState::Active,
+        handles: Handles::default(),
     }
 }
 

@@ -85,7 +85,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use ipc::id::{BackendId, PoolId, VipId};
-    use ipc::message::{BackendState, Forward, Protocol, UnknownToken};
+    use ipc::message::{BackendState, Forward, Handles, Protocol, Steering, UnknownToken};
 
     use super::super::Backend;
     use super::*;
@@ -103,6 +103,7 @@ mod tests {
             mac: None,
             weight: 1,
             state: BackendState::Active,
+            handles: Handles::default(),
             presence: Presence::Present,
             deadline: None,
         }
@@ -119,7 +120,7 @@ mod tests {
             pool: name("p"),
             protocol: Protocol::Tcp,
             forward: Forward::L2dsr,
-            learn: true,
+            steering: Steering::LEARN,
             unknown_token: UnknownToken::Drop,
             services: [(IpAddr::from([10, 9, 9, 9]), port)].into(),
         }

@@ -109,7 +109,7 @@ fn syn(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) -> SynKind {
         Opening::Join(token) => {
             cx.counters.add(Counter::JoinSyn, 1);
             slot.verdict.token = Some(token);
-            if !vip.learn {
+            if !vip.steers() {
                 return SynKind::Plain;
             }
             cx.tables.tokens.prefetch(cx.tables.token_hash(token, vip.pool));

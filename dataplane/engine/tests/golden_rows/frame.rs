@@ -2,7 +2,7 @@
 
 use engine::snapshot::Port;
 use ipc::counter::Counter as C;
-use ipc::message::{Command, Forward, Protocol, UnknownToken};
+use ipc::message::{Command, Forward, Protocol, Steering, UnknownToken};
 use ipc::reason::Reason;
 use packet::arp::{self, Arp};
 use packet::build::{CLIENT_MAC, PORT_MAC, PacketBuilder, packet};
@@ -172,7 +172,7 @@ fn udp_fragments(s: &Scene) -> Vec<Row> {
             pool: name(pool),
             protocol: Protocol::Udp,
             forward: Forward::L2dsr,
-            learn: false,
+            steering: Steering::NONE,
             unknown_token: UnknownToken::Drop,
         };
         Step::Commit([put].into_iter().chain(services("more-dns", 9, 5353)).collect())

@@ -13,7 +13,7 @@ use engine::snapshot::Site;
 use engine::verdict::Action;
 use ipc::counter::Counter;
 use ipc::id::PortId;
-use ipc::message::{BackendState, Command, Forward, Protocol, UnknownToken};
+use ipc::message::{BackendState, Command, Forward, Handles, Protocol, Steering, UnknownToken};
 use ipc::reason::Reason;
 use packet::build::PacketBuilder;
 use packet::{Family, Flow, Key, Token, Version};
@@ -269,6 +269,7 @@ impl Scene {
             mac: Some(backend_mac(51)),
             weight: 1,
             state: BackendState::Active,
+            handles: Handles::default(),
         });
         let (dsr, drop) = (Forward::L2dsr, UnknownToken::Drop);
         commands.extend([
@@ -292,7 +293,7 @@ impl Scene {
                 pool: name("web-servers"),
                 protocol: Protocol::Udp,
                 forward: dsr,
-                learn: true,
+                steering: Steering::LEARN,
                 unknown_token: drop,
             },
         ]);
@@ -330,6 +331,7 @@ impl Scene {
             mac: Some(backend_mac(41)),
             weight: 1,
             state: BackendState::Active,
+            handles: Handles::default(),
         }
     }
 

@@ -279,12 +279,12 @@ fn states(s: &Scene) -> Vec<Row> {
         )
     };
     let no_mac = |pool: &str, text: &str| {
-        let Command::PutBackend { pool, name, address4, address6, weight, state, .. } =
+        let Command::PutBackend { pool, name, address4, address6, weight, state, handles, .. } =
             backend_in(pool, text, 12, 100, BackendState::Active)
         else {
             unreachable!()
         };
-        Command::PutBackend { pool, name, address4, address6, mac: None, weight, state }
+        Command::PutBackend { pool, name, address4, address6, mac: None, weight, state, handles }
     };
     let not_chosen = |what, change: Vec<Command>| {
         let mut world = Scene::world(crate::support::site());

@@ -1,7 +1,7 @@
 //! Traffic of every kind from a small universe, so that everything meets everything: few clients, few ports, few
 //! keys, all kinds of VIPs, and frames that are broken in any place.
 
-use ipc::message::{BackendState, Command, Forward, Protocol, UnknownToken};
+use ipc::message::{BackendState, Command, Forward, Handles, Protocol, Steering, UnknownToken};
 use packet::build::{PORT_MAC, PacketBuilder, packet};
 use packet::{Address, Family, Flow, Key, Token, Version};
 
@@ -43,7 +43,7 @@ pub fn world() -> World {
         pool: name("two"),
         protocol: Protocol::Udp,
         forward: dsr,
-        learn: true,
+        steering: Steering::LEARN,
         unknown_token: drop,
     });
     commands.extend(services("dns", 9, 53));
@@ -52,7 +52,7 @@ pub fn world() -> World {
         pool: name("one"),
         protocol: Protocol::Udp,
         forward: ipip,
-        learn: true,
+        steering: Steering::LEARN,
         unknown_token: drop,
     });
     commands.extend(services("dns-tunnel", 10, 53));
@@ -74,6 +74,7 @@ fn four_only(pool: &str, text: &str, number: u8) -> Command {
         mac: Some(backend_mac(number)),
         weight: 1,
         state: BackendState::Active,
+        handles: Handles::default(),
     }
 }
 

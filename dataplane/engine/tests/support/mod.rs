@@ -22,7 +22,7 @@ use ipc::counter::Counter;
 use ipc::counters::{CounterReader, WorkerCounters};
 use ipc::id::{BackendId, PortId};
 use ipc::lines::Lines;
-use ipc::message::{BackendState, Command, Forward, Name, Protocol, UnknownToken};
+use ipc::message::{BackendState, Command, Forward, Handles, Name, Protocol, Steering, UnknownToken};
 use ipc::reason::Reason;
 use packet::build::{PORT_MAC, PacketBuilder, packet};
 use packet::{Address, Family, Flow, Key};
@@ -103,6 +103,7 @@ pub fn backend_in(pool: &str, text: &str, number: u8, weight: u32, state: Backen
         mac: Some(backend_mac(number)),
         weight,
         state,
+        handles: Handles::default(),
     }
 }
 
@@ -124,7 +125,7 @@ pub fn vip_with(
         pool: name(pool),
         protocol: Protocol::Tcp,
         forward,
-        learn,
+        steering: Steering::learning(learn),
         unknown_token,
     }
 }
