@@ -16,10 +16,11 @@ struct Arrows {
 const ARROWS: &[Arrows] = &[
     Arrows { name: "packet", uses: &[], tests_use: &["packet"] },
     Arrows { name: "ipc", uses: &[], tests_use: &[] },
-    Arrows { name: "engine", uses: &["packet", "ipc"], tests_use: &[] },
+    Arrows { name: "steering", uses: &["packet", "ipc"], tests_use: &[] },
+    Arrows { name: "engine", uses: &["packet", "ipc", "steering"], tests_use: &[] },
     Arrows { name: "config", uses: &["ipc"], tests_use: &[] },
     Arrows { name: "capture", uses: &[], tests_use: &[] },
-    Arrows { name: "site", uses: &["config", "engine", "ipc"], tests_use: &["packet"] },
+    Arrows { name: "site", uses: &["config", "engine", "ipc", "steering"], tests_use: &["packet"] },
     Arrows { name: "dpdk-sys", uses: &[], tests_use: &[] },
     Arrows { name: "dpdk", uses: &["dpdk-sys"], tests_use: &["packet"] },
     Arrows {
@@ -27,10 +28,10 @@ const ARROWS: &[Arrows] = &[
         uses: &["engine", "dpdk", "ipc", "config", "capture", "site"],
         tests_use: &["packet"],
     },
-    Arrows { name: "weft-ctrlplane", uses: &["ipc", "config"], tests_use: &[] },
+    Arrows { name: "weft-ctrlplane", uses: &["ipc", "config", "steering"], tests_use: &[] },
     Arrows {
         name: "weft-bench",
-        uses: &["engine", "packet", "ipc", "dpdk", "config", "capture", "site"],
+        uses: &["engine", "packet", "ipc", "dpdk", "config", "capture", "site", "steering"],
         tests_use: &[],
     },
     Arrows { name: "weft-lab", uses: &[], tests_use: &[] },
