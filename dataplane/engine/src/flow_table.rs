@@ -262,6 +262,12 @@ impl FlowTable {
         }
     }
 
+    /// Whether what was found stands where it was found, unchanged.
+    #[inline]
+    pub fn stands(&self, found: &Found) -> bool {
+        self.slot(found.place).and_then(|(a, b)| read_once(a, b)) == Some((found.a, found.b))
+    }
+
     /// Replaces what was found. `false` when it changed in between: look again.
     pub fn update(&self, found: &Found, entry: FlowEntry) -> bool {
         if self.update_at(found, entry) {

@@ -21,7 +21,7 @@ use super::join_rate::JoinRate;
 use super::tally::Tally;
 use super::{Context, Slot, classify, unsettled};
 use crate::flow_entry::{FlowEntry, FlowState};
-use crate::flow_table::Inserted;
+use crate::flow_table::{Found, Inserted};
 use crate::frames::{Frames, places};
 use crate::place::Spot;
 use crate::snapshot::Vip;
@@ -32,8 +32,10 @@ use crate::verdict::{Action, Verdict};
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Opening {
     what: What,
-    /// The lines of its flow, which was not in the first, and the others were asked for.
+    /// Of a SYN, the lines of its flow, which was not in the first, and the others were asked for.
     spot: Option<Spot>,
+    /// Of a key, the flow that waits for it.
+    found: Option<Found>,
     /// Maglev's answer to a SYN.
     chosen: u16,
     /// The sequence number.
@@ -105,8 +107,16 @@ impl Opening {
         Some(())
     }
 
-    /// Looks for the key of version 1 in a frame that [`Fast`] remembers, and asks for the line of its token.
-    pub(super) fn look_for_key(&mut self, frame: &[u8], fast: &Fast, cx: &Context<'_>) -> bool {
+    /// Looks for the key of version 1 that a flow waits for in a frame that [`Fast`] remembers, and asks for the line of its
+    /// token.
+    pub(super) fn look_for_key(
+        &mut self,
+        found: &Found,
+        frame: &[u8],
+        fast: &Fast,
+        cx: &Context<'_>,
+    ) -> bool {
+        self.found = Some(*found);
         self.read_key(frame, fast, cx).is_some()
     }
 
@@ -193,7 +203,7 @@ pub(super) fn decide<F: Frames>(
         What::Plain => opening.enter(FlowState::SynPlain, tally, cx),
         What::Capable => opening.enter(FlowState::SynCapableV1, tally, cx),
         What::Join => opening.join(fast, joins, tally, cx),
-        What::Key => opening.key(fast, cx),
+        What::Key => opening.key(cx),
     };
     let Some(outcome) = outcome else { return Came::Nowhere };
     slot.verdict = Verdict {
@@ -265,12 +275,13 @@ impl Opening {
 
     /// The key that a flow waits for, within the tick of its SYN.
     #[inline]
-    fn key(&self, fast: &Fast, cx: &Context<'_>) -> Option<Outcome> {
-        let look = decide::look(fast.hash, cx);
-        let found = look.live()?;
+    fn key(&self, cx: &Context<'_>) -> Option<Outcome> {
+        // As good as looking it up again.
+        let found = self.found.as_ref().filter(|found| cx.tables.flows.stands(found))?;
         let entry = found.entry;
+        let is_known = cx.snapshot.backend(entry.backend).is_some();
         let is_awaited = entry.state == FlowState::SynCapableV1 && entry.tick == cx.now;
-        if !is_awaited || !unsettled::is_in_place(self.seq, &entry) {
+        if !is_known || !is_awaited || !unsettled::is_in_place(self.seq, &entry) {
             return None;
         }
         let (next, learned) = unsettled::learn(&entry, Token(self.token), cx);

@@ -53,7 +53,7 @@ pub(super) fn foresee<F: Frames>(
             continue;
         }
         fast.give_up();
-        if state == FlowState::SynCapableV1 && opening.look_for_key(frames.bytes(index), fast, cx) {
+        if state == FlowState::SynCapableV1 && opening.look_for_key(&found, frames.bytes(index), fast, cx) {
             usual |= 1 << index;
             continue;
         }
