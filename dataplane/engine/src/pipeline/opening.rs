@@ -90,7 +90,7 @@ impl Opening {
             return None;
         }
         let (seq, options, _) = brief::segment(frame, flow.family, fast.len)?;
-        let vip = cx.snapshot.vip(VipId(fast.service.vip))?;
+        let vip = plain_vip(fast, cx)?;
         self.seq = seq;
         self.what = match packet::usual_opening(options)? {
             Opens::Join(token) if vip.learn => {
@@ -125,7 +125,7 @@ impl Opening {
         let family = if fast.is_v6() { Family::V6 } else { Family::V4 };
         let (seq, options, has_payload) = brief::segment(frame, family, fast.len)?;
         let key = packet::usual_key(options).filter(|_| !has_payload)?;
-        let vip = cx.snapshot.vip(VipId(fast.service.vip))?;
+        let vip = plain_vip(fast, cx)?;
         (self.what, self.seq) = (What::Key, seq);
         self.ask_for(Token::from_key(Version::V1, &key), vip, cx);
         Some(())
@@ -138,6 +138,12 @@ impl Opening {
         self.token_hash = cx.tables.token_hash(token, vip.pool);
         cx.tables.tokens.prefetch(self.token_hash);
     }
+}
+
+/// The VIP of a packet, if no other scheme has a say in its joins: those go the general way.
+#[inline]
+fn plain_vip<'a>(fast: &Fast, cx: &Context<'a>) -> Option<&'a Vip> {
+    cx.snapshot.vip(VipId(fast.service.vip)).filter(|vip| vip.is_plain())
 }
 
 /// The second pass over SYNs: a new flow is in no line, so the others are asked for, and those of a token that is not in
