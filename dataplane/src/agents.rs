@@ -9,9 +9,10 @@ use engine::Token;
 use engine::reported::{Installed, Reports};
 use engine::tables::Tables;
 use engine::tick::Tick;
+use engine::token_entry::TokenEntry;
 use engine::token_table::Proof;
 use ipc::counters::LinkCounter;
-use ipc::id::BackendId;
+use ipc::id::{BackendId, PoolId};
 use ipc::report::Report;
 
 /// Lines of the token table renewed in one turn: a turn takes well below a millisecond.
@@ -20,11 +21,19 @@ const LINES_PER_TURN: usize = 4096;
 /// Seconds between two passes that renew: a tick, of which a token lives six.
 const PASS_SECONDS: u64 = 16;
 
+/// An agent vouches for its backend's tokens.
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    /// Until when, in seconds of the data plane's clock.
+    until: u64,
+    /// The backend's pool, which is the tokens'.
+    pool: PoolId,
+}
+
 /// Leases, and the pass that renews what they cover.
 #[derive(Debug, Default)]
 pub struct Agents {
-    /// Until when an agent vouches for its backend's tokens, in seconds of the data plane's clock.
-    leases: HashMap<BackendId, u64>,
+    leases: HashMap<BackendId, Lease>,
     /// The next line to renew.
     line: usize,
     /// When the next pass begins.
@@ -40,16 +49,17 @@ impl Agents {
         reports: &Reports<'_>,
         now_s: u64,
     ) -> Option<LinkCounter> {
-        if !reports.knows(backend) {
+        let Some(known) = reports.snapshot.backend(backend) else {
             return Some(LinkCounter::AgentUnknown);
-        }
+        };
         match report {
             Report::Lease { seconds: 0 } => {
                 self.leases.remove(&backend);
                 None
             }
             Report::Lease { seconds } => {
-                self.leases.insert(backend, now_s + u64::from(*seconds));
+                let until = now_s + u64::from(*seconds);
+                self.leases.insert(backend, Lease { until, pool: known.pool });
                 None
             }
             Report::TokenLives { token } => match reports.token_lives(backend, Token(*token))? {
@@ -79,10 +89,14 @@ impl Agents {
             return;
         }
         if self.line == 0 {
-            self.leases.retain(|_, until| *until > now_s);
+            self.leases.retain(|_, lease| lease.until > now_s);
         }
         if !self.leases.is_empty() {
-            tables.tokens.renew(self.line, LINES_PER_TURN, now, |backend| self.leases.contains_key(&backend));
+            let hash_of = |entry: &TokenEntry| {
+                let lease = self.leases.get(&entry.backend)?;
+                Some(tables.token_hash(entry.token, lease.pool))
+            };
+            tables.tokens.renew(self.line, LINES_PER_TURN, now, hash_of);
             self.line += LINES_PER_TURN;
         }
         if self.leases.is_empty() || self.line >= tables.tokens.lines() {
@@ -101,7 +115,6 @@ mod tests {
     use engine::model::Model;
     use engine::snapshot::{Port, Site, Snapshot};
     use engine::token_table::{TOKEN_IDLE, TokenLookup};
-    use ipc::id::PoolId;
     use ipc::message::{BackendState, Command, Handles, Name};
 
     use super::*;

@@ -186,7 +186,13 @@ impl Places {
     /// Starts to bring the primary line near.
     #[inline]
     pub(crate) fn prefetch_primary(&self, hash: u64) {
-        if let Some(line) = self.line(self.primary(hash)) {
+        self.prefetch(self.primary(hash));
+    }
+
+    /// Starts to bring a line near.
+    #[inline]
+    pub(crate) fn prefetch(&self, number: usize) {
+        if let Some(line) = self.line(number) {
             prefetch_read(line);
         }
     }
@@ -200,9 +206,7 @@ impl Places {
     /// The same, where the alternate line's number is known.
     #[inline]
     pub(crate) fn prefetch_behind(&self, alternate: usize, hash: u64) {
-        if let Some(line) = self.line(alternate) {
-            prefetch_read(line);
-        }
+        self.prefetch(alternate);
         if self.has_spilled() {
             self.spill_lines(hash).into_iter().filter_map(|number| self.line(number)).for_each(prefetch_read);
         }

@@ -8,7 +8,9 @@
 //! compare-exchange.
 //!
 //! Invariants:
-//! - A word of zero is an empty slot. A live word is never zero: its rank is 1 or more.
+//! - A word without a rank holds no claim: it is a free slot. A live word's rank is 1 or more.
+//! - A free slot is *unused* (a word of zero) or *vacated*: the closing bit and the tick of when it was vacated, or
+//!   marked so. What that tells a look-up: [`crate::token_table`].
 //! - The ambiguous bit says only "look at all claims of this token before you answer". It may be set without
 //!   need, never missing where two claims of one pool are of equal rank ([`crate::token_table`] keeps that).
 
@@ -20,6 +22,27 @@ use crate::tick::Tick;
 const RANK: u64 = 0b0011;
 const AMBIGUOUS: u64 = 0b0100;
 const CLOSING: u64 = 0b1000;
+
+/// The bits of a word that are all zero where it holds no claim.
+pub(crate) const CLAIMED: u64 = RANK;
+
+/// The word of a slot that was vacated, or passed on the way to another line, at `tick`.
+#[inline]
+pub(crate) const fn vacated(tick: Tick) -> u64 {
+    tick.bits() << 4 | CLOSING
+}
+
+/// Whether a word holds no claim.
+#[inline]
+pub(crate) const fn is_free(word: u64) -> bool {
+    word & CLAIMED == 0
+}
+
+/// When a slot was vacated; `None` if it is unused or holds a claim.
+#[inline]
+pub(crate) const fn vacated_at(word: u64) -> Option<Tick> {
+    if is_free(word) && word != 0 { Some(Tick::from_bits(word >> 4)) } else { None }
+}
 
 /// How well a claim is known. A higher one wins over a lower one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -126,6 +149,16 @@ mod tests {
     fn a_zero_word_and_a_word_without_rank_hold_no_claim() {
         assert_eq!(TokenEntry::from_word(0), None);
         assert_eq!(TokenEntry::from_word(0xffff_ffff_ffff_fff0 | AMBIGUOUS | CLOSING), None);
+    }
+
+    #[test]
+    fn a_vacated_slot_is_free_and_tells_since_when() {
+        let tick = Tick::from_seconds(16 * 0xabc);
+        assert_eq!(vacated_at(vacated(tick)), Some(tick));
+        assert_ne!(vacated(Tick::from_seconds(0)), 0, "told from an unused one at every time");
+        assert!(is_free(vacated(tick)) && is_free(0) && !is_free(1));
+        assert_eq!((vacated_at(0), vacated_at(1)), (None, None));
+        assert_eq!(TokenEntry::from_word(vacated(tick)), None);
     }
 
     #[test]

@@ -11,6 +11,21 @@
 //! different lines; where they do share a line, `belongs` (is this backend of the pool in question?) tells
 //! them apart.
 //!
+//! # Where a look-up stops
+//!
+//! Most joins of a flood name tokens that nobody has. They must not cost more lines than joins that find
+//! their token, though a claim may live in any of four. So a slot that is free tells whether it ever was in use: it
+//! is **unused** (zero) or **vacated** (when?).
+//!
+//! **Invariant:** where a line of the main area has an unused slot, no claim that came to this line lives in a later
+//! one of its candidates. A look-up that does not find its token there stops, as does a newcomer that finds a slot.
+//!
+//! How it is kept: a claim goes to a later line only where the earlier ones have no free slot, and a claim that goes
+//! leaves its slot vacated. The sweep makes a slot unused again only [`VACATED`] ticks later. A claim in a later line
+//! that lives longer than that is touched meanwhile, and every touch first marks the free slots of the earlier lines
+//! as vacated now: the marks are younger than the claim's tick, so they outlast the claim. Where a touch finds an
+//! unused slot, or its claim expired, a newcomer may have stopped short of it: it settles the claim anew.
+//!
 //! # Who owns a token
 //!
 //! A **claim** is (token, backend, rank). Two claims of one token and pool for different backends are
@@ -50,7 +65,7 @@ use self::claim::{Claim, Held};
 pub use self::prove::Proof;
 use crate::place::Places;
 use crate::tick::Tick;
-use crate::token_entry::{Rank, TokenEntry};
+use crate::token_entry::{Rank, TokenEntry, is_free, vacated, vacated_at};
 
 /// Slots in a line.
 pub const SLOTS: usize = 8;
@@ -58,6 +73,10 @@ pub const SLOTS: usize = 8;
 /// A token nothing touched for this many ticks may be replaced by another claim. A pass of the sweep touches
 /// the token of every live flow; six ticks are at least 60 s after the last one ended.
 pub const TOKEN_IDLE: u16 = 6;
+
+/// A slot that was vacated for more than this many ticks counts as unused again: longer than a claim lives that nothing
+/// touched, and two ticks for workers whose clocks differ.
+const VACATED: u16 = TOKEN_IDLE + 2;
 
 /// How often a change starts again after it lost a race.
 const ATTEMPTS: usize = if cfg!(loom) { 4 } else { 8 };
@@ -107,7 +126,8 @@ impl TokenTable {
 
     /// A table over lines that are all zero, or that another table shows in good order.
     pub fn new(lines: Lines) -> Self {
-        let used = |line: &Line| line.0.iter().map(|word| u64::from(word.load(Ordering::Relaxed) != 0)).sum();
+        let is_used = |word: &AtomicU64| u64::from(!is_free(word.load(Ordering::Relaxed)));
+        let used = |line: &Line| line.0.iter().map(is_used).sum();
         Self { places: Places::new(lines, used) }
     }
 
@@ -133,26 +153,41 @@ impl TokenTable {
         self.places.prefetch_primary(hash);
     }
 
-    /// Starts to bring the other lines of a hash near, if its first line (prefetched before) does not hold
-    /// the token.
+    /// Starts to bring the second line of a hash near, if its first line (prefetched before) does not hold the token
+    /// and does not rule it out.
     #[inline]
     pub fn prefetch_rest(&self, hash: u64, token: Token) {
-        let primary = self.places.line(self.places.primary(hash));
-        if primary.is_none_or(|line| matching(line, token) == 0) {
-            self.places.prefetch_others(hash);
-        }
+        let primary = self.places.primary(hash);
+        let Some(line) = self.places.line(primary).filter(|line| matching(line, token) == 0) else {
+            return;
+        };
+        // Without a branch: whether a line is full cannot be predicted.
+        let next = core::hint::select_unpredictable(has_unused(line), primary, self.places.alternate(hash));
+        self.places.prefetch(next);
     }
 
     /// The owner of a token among the backends that `belongs` accepts: those of the pool in question.
     #[inline]
     pub fn find(&self, hash: u64, token: Token, belongs: impl Fn(BackendId) -> bool) -> TokenLookup {
-        self.find_unmarked(self.places.primary(hash), token, &belongs)
+        let number = self.places.primary(hash);
+        let Some(line) = self.places.line(number) else {
+            return TokenLookup::Unknown;
+        };
+        let mask = matching(line, token);
+        if mask == 0 {
+            return if has_unused(line) {
+                TokenLookup::Unknown
+            } else {
+                self.find_further(hash, token, &belongs)
+            };
+        }
+        unmarked(held_in(line, number, mask, token), &belongs)
             .unwrap_or_else(|| self.find_by_rank(hash, token, &belongs))
     }
 
     /// Whether the first line of a hash answers alone, so that a look-up costs one cache miss.
     pub fn is_in_first_line(&self, hash: u64, token: Token) -> bool {
-        self.find_unmarked(self.places.primary(hash), token, &|_| true).is_some()
+        unmarked(self.held(self.places.primary(hash), token), &|_| true).is_some()
     }
 
     /// Enters a backend's claim to a token.
@@ -177,11 +212,20 @@ impl TokenTable {
         belongs: impl Fn(BackendId) -> bool,
     ) -> (Learn, bool) {
         let claim = Claim { hash, token, backend, now, belongs: &belongs };
+        if let Some(learned) = self.enter_alone(&claim) {
+            return (learned, false);
+        }
+        self.enter_among(&claim)
+    }
+
+    /// Enters a claim that may have rivals, or finds its first line full.
+    #[inline(never)]
+    fn enter_among<F: Fn(BackendId) -> bool>(&self, claim: &Claim<'_, F>) -> (Learn, bool) {
         for _ in 0..ATTEMPTS {
-            let survey = self.survey(&claim);
+            let survey = self.survey(claim);
             if let Some(own) = survey.own {
-                // A lost race means another worker refreshed it.
-                self.refresh(&own, now, false);
+                // A claim that is closing stays as it is.
+                self.touch(claim.hash, claim.token, own.entry.backend, claim.now, false);
                 return (Learn::Repeated, false);
             }
             if survey.established_rival {
@@ -190,12 +234,13 @@ impl TokenTable {
             if survey.rivals >= MAX_CLAIMS {
                 return (Learn::Ambiguous, false);
             }
-            let free = self.free_slot(&claim, &survey);
-            let Some((place, held)) = free.or_else(|| self.least_slot(&claim)) else {
+            let free = self.free_slot(claim, &survey);
+            let Some((place, held)) = free.or_else(|| self.least_slot(claim)) else {
                 return (Learn::Full, false);
             };
+            self.mark_passed(claim, place);
             if self.exchange(place, held, claim.word(survey.rivals > 0)) {
-                return (self.settle_new(&claim, place), free.is_none());
+                return (self.settle_new(claim, place), free.is_none());
             }
         }
         (Learn::Full, false)
@@ -207,14 +252,19 @@ impl TokenTable {
         // No `belongs` here: what another pool's claim in the same lines can do is leave a bit set without
         // need.
         let claim = Claim { hash, token, backend, now, belongs: &|_: BackendId| true };
+        let mut unseen = false;
         for _ in 0..ATTEMPTS {
             let Some(own) = self.own(&claim) else { return false };
             let raised = promote && !own.entry.is_established();
             if own.entry.closing || (own.entry.tick == now && !raised) {
+                if unseen {
+                    self.settle_own(&claim, own.place);
+                }
                 return false;
             }
-            if self.refresh(&own, now, promote) {
-                if raised || own.entry.ambiguous {
+            unseen |= self.make_seen(&claim, &own);
+            if self.refresh(&claim, &own, promote) {
+                if raised || unseen || own.entry.ambiguous {
                     self.settle_own(&claim, own.place);
                 }
                 return raised;
@@ -227,13 +277,18 @@ impl TokenTable {
     /// claim does not end by what packets say.
     pub fn close(&self, hash: u64, token: Token, backend: BackendId, now: Tick) -> bool {
         let claim = Claim { hash, token, backend, now, belongs: &|_: BackendId| true };
+        let mut unseen = false;
         for _ in 0..ATTEMPTS {
             let may_close = |own: &Held| !own.entry.closing && own.entry.rank < Rank::Proven;
             let Some(own) = self.own(&claim).filter(may_close) else {
                 return false;
             };
+            unseen |= self.make_seen(&claim, &own);
             let closing = TokenEntry { closing: true, tick: now, ..own.entry };
             if self.exchange(own.place, own.word, closing.word()) {
+                if unseen {
+                    self.settle_own(&claim, own.place);
+                }
                 return true;
             }
         }
@@ -241,7 +296,7 @@ impl TokenTable {
     }
 
     /// Removes the claims of `lines` lines from `from` on that were silent for more than `idle` ticks; says
-    /// how many.
+    /// how many. Slots that were vacated long before become unused.
     pub fn sweep(&self, from: usize, lines: usize, now: Tick, idle: u16) -> usize {
         let mut expired = 0;
         for (number, line) in self.places.range(from, lines) {
@@ -249,8 +304,11 @@ impl TokenTable {
                 let held = word.load(Ordering::Relaxed);
                 let stale = TokenEntry::from_word(held).is_some_and(|entry| entry.is_expired(now, idle));
                 // A lost race means the claim was just touched: it stays.
-                if stale && self.exchange(number * SLOTS + slot, held, 0) {
+                if stale && self.exchange(number * SLOTS + slot, held, vacated(now)) {
                     expired += 1;
+                }
+                if vacated_at(held).is_some_and(|since| now.age_of(since) > VACATED) {
+                    self.exchange(number * SLOTS + slot, held, 0);
                 }
             }
         }
@@ -273,19 +331,13 @@ impl TokenTable {
         }
     }
 
-    /// The first claim of one line that needs no comparison with others.
-    #[inline]
-    fn find_unmarked(
-        &self,
-        number: usize,
-        token: Token,
-        belongs: &impl Fn(BackendId) -> bool,
-    ) -> Option<TokenLookup> {
-        let claims = self.held(number, token).map(|held| held.entry);
-        claims
-            .filter(|entry| !entry.ambiguous && belongs(entry.backend))
-            .map(|entry| TokenLookup::Owner { backend: entry.backend, rank: entry.rank })
-            .next()
+    /// The owner of a token that is not in its first line, which is full.
+    #[inline(never)]
+    fn find_further(&self, hash: u64, token: Token, belongs: &impl Fn(BackendId) -> bool) -> TokenLookup {
+        match self.places.line(self.places.alternate(hash)) {
+            Some(line) if matching(line, token) == 0 && has_unused(line) => TokenLookup::Unknown,
+            _ => self.find_by_rank(hash, token, belongs),
+        }
     }
 
     /// The better of all claims, if one is.
@@ -306,6 +358,9 @@ impl TokenTable {
                     _ => (best, tied) = (Some(entry), false),
                 }
             }
+            if !self.places.is_overflow(number) && self.places.line(number).is_some_and(has_unused) {
+                break;
+            }
         }
         match best {
             None => TokenLookup::Unknown,
@@ -318,26 +373,7 @@ impl TokenTable {
     #[inline]
     fn held(&self, number: usize, token: Token) -> impl Iterator<Item = Held> {
         let line = self.places.line(number);
-        let mut mask = line.map_or(0, |line| matching(line, token));
-        core::iter::from_fn(move || {
-            // Bounded by the bits of the mask: each turn clears one.
-            while mask != 0 {
-                let slot = mask.trailing_zeros() as usize;
-                mask &= mask - 1;
-                // Loaded again after the comparison: the slot may have changed hands in between.
-                let Some(word) = line.and_then(|line| line.0.get(slot)) else {
-                    continue;
-                };
-                let word = word.load(Ordering::Acquire);
-                match TokenEntry::from_word(word) {
-                    Some(entry) if entry.token == token => {
-                        return Some(Held { place: number * SLOTS + slot, word, entry });
-                    }
-                    _ => {}
-                }
-            }
-            None
-        })
+        line.into_iter().flat_map(move |line| held_in(line, number, matching(line, token), token))
     }
 
     /// All claims of a token, in the order of search.
@@ -347,12 +383,12 @@ impl TokenTable {
     }
 
     /// Writes now as the time a claim was last seen, unless it is closing.
-    fn refresh(&self, own: &Held, now: Tick, promote: bool) -> bool {
+    fn refresh<F>(&self, claim: &Claim<'_, F>, own: &Held, promote: bool) -> bool {
         if own.entry.closing {
             return false;
         }
         let rank = if promote { own.entry.rank.max(Rank::Seen) } else { own.entry.rank };
-        let word = TokenEntry { tick: now, rank, ..own.entry }.word();
+        let word = TokenEntry { tick: claim.now, rank, ..own.entry }.word();
         word == own.word || self.exchange(own.place, own.word, word)
     }
 
@@ -361,11 +397,12 @@ impl TokenTable {
         let Some(word) = self.word(place) else {
             return false;
         };
-        if from == 0 {
+        let (was_free, becomes_free) = (is_free(from), is_free(to));
+        if was_free && !becomes_free {
             self.places.count_used(place / SLOTS);
         }
         let done = word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        if (done && to == 0) || (!done && from == 0) {
+        if was_free != becomes_free && done == becomes_free {
             self.places.count_free(place / SLOTS);
         }
         done
@@ -379,15 +416,48 @@ impl TokenTable {
 }
 
 /// The slots of a line whose token is this one, as bits. Without branches: which slot it is cannot be
-/// predicted.
-#[inline]
+/// predicted. A free slot may be among them.
+#[inline(always)]
 fn matching(line: &Line, token: Token) -> u32 {
-    let wanted = u64::from(token.0);
-    let mut mask = 0;
-    for (slot, word) in line.0.iter().enumerate() {
-        mask |= u32::from(word.load(Ordering::Acquire) >> 32 == wanted) << slot;
-    }
-    mask
+    line.with_upper_half(token.0)
+}
+
+/// Whether a line has a slot that was not in use for long: nothing went on from here to a later line.
+#[inline(always)]
+fn has_unused(line: &Line) -> bool {
+    line.alike(u64::MAX, 0) != 0
+}
+
+/// The claims of a token among the slots of `mask`.
+#[inline]
+fn held_in(line: &Line, number: usize, mut mask: u32, token: Token) -> impl Iterator<Item = Held> {
+    core::iter::from_fn(move || {
+        // Bounded by the bits of the mask: each turn clears one.
+        while mask != 0 {
+            let slot = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            // Loaded again after the comparison: the slot may have changed hands in between.
+            let Some(word) = line.0.get(slot) else { continue };
+            let word = word.load(Ordering::Acquire);
+            match TokenEntry::from_word(word) {
+                Some(entry) if entry.token == token => {
+                    return Some(Held { place: number * SLOTS + slot, word, entry });
+                }
+                _ => {}
+            }
+        }
+        None
+    })
+}
+
+/// The first claim that needs no comparison with others.
+#[inline]
+fn unmarked(claims: impl Iterator<Item = Held>, belongs: &impl Fn(BackendId) -> bool) -> Option<TokenLookup> {
+    claims
+        .map(|held| held.entry)
+        .filter(|entry| !entry.ambiguous && belongs(entry.backend))
+        .map(|entry| TokenLookup::Owner { backend: entry.backend, rank: entry.rank })
+        .next()
 }
 
 #[cfg(all(test, not(loom)))]

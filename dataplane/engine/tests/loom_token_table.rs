@@ -6,7 +6,7 @@
 //! fence, look again"; to break it, each of two threads must be stopped between its look and its write, which
 //! is two switches. The third is for a touch that clears a mark, which looks, writes and looks again.
 //!
-//! Blind spots: one line, two threads and two backends (three claims at once, and the overflow area, are not
+//! Blind spots: two lines at most, two threads and two backends (three claims at once, and the overflow area, are not
 //! modelled); retries are cut to 4 where production has 8; loom does not explore load buffering.
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
@@ -199,5 +199,89 @@ fn a_reader_beside_rivals_never_names_a_backend_that_claims_nothing() {
         assert!(seen == owner(A, Rank::Provisional) || seen == TokenLookup::Ambiguous, "{seen:?}");
         newcomer.join().unwrap();
         assert_eq!(find(&table), TokenLookup::Ambiguous);
+    });
+}
+
+/// A table of two lines, the first of which is full but for `room` unused slots.
+fn crowded(room: u32) -> Arc<TokenTable> {
+    let table = Arc::new(TokenTable::new(Lines::heap(2)));
+    for number in 0..8 - room {
+        table.learn(HASH, Token(number), A, at(0), |_| true);
+    }
+    table
+}
+
+#[test]
+fn rivals_of_which_one_takes_the_last_slot_of_the_first_line_are_ambiguous() {
+    model(|| {
+        let table = crowded(1);
+        let other = table.clone();
+        let second = thread::spawn(move || learn(&other, B, at(0)));
+        let first = learn(&table, A, at(0));
+        let second = second.join().unwrap();
+        assert!([first, second].contains(&Learn::Ambiguous), "{first:?} {second:?}");
+        assert_eq!(find(&table), TokenLookup::Ambiguous);
+    });
+}
+
+/// A table in whose second line a claim expired, and whose first line has so many unused slots since.
+fn with_an_expired_claim_behind(unused: u32) -> Arc<TokenTable> {
+    let table = crowded(0);
+    learn(&table, A, at(0));
+    for now in [at(20), at(40)] {
+        for number in unused..8 {
+            table.touch(HASH, Token(number), A, now, false);
+        }
+        table.sweep(0, 1, now, TOKEN_IDLE);
+    }
+    table
+}
+
+fn check_a_newcomer_beside_a_claim_that_comes_back_to_life(unused: u32) {
+    // Two lines are many steps; to miss each other both must be stopped once, between look and write.
+    let mut two_switches = loom::model::Builder::new();
+    two_switches.preemption_bound = Some(2);
+    two_switches.max_branches = 100_000;
+    two_switches.check(move || {
+        let table = with_an_expired_claim_behind(unused);
+        let other = table.clone();
+        let newcomer = thread::spawn(move || learn(&other, B, at(40)));
+        table.touch(HASH, TOKEN, A, at(40), false);
+        newcomer.join().unwrap();
+        let mut claims = Vec::new();
+        table.claims(HASH, TOKEN, |entry| claims.push(*entry));
+        let rivals = claims.len() == 2;
+        assert!(!rivals || claims.iter().all(|entry| entry.ambiguous), "{claims:?}");
+        assert_eq!(find(&table) == TokenLookup::Ambiguous, rivals);
+    });
+}
+
+#[test]
+fn a_newcomer_that_stops_at_the_first_line_and_a_claim_that_comes_back_to_life_behind_it_mark_each_other() {
+    check_a_newcomer_beside_a_claim_that_comes_back_to_life(2);
+}
+
+#[test]
+fn a_newcomer_that_fills_the_first_line_and_a_claim_that_comes_back_to_life_behind_it_mark_each_other() {
+    check_a_newcomer_beside_a_claim_that_comes_back_to_life(1);
+}
+
+#[test]
+fn a_sweep_beside_a_touch_leaves_no_unused_slot_in_front_of_a_claim() {
+    model(|| {
+        let table = crowded(0);
+        learn(&table, A, at(0));
+        for number in 2..8 {
+            table.touch(HASH, Token(number), A, at(20), false);
+        }
+        table.sweep(0, 1, at(20), TOKEN_IDLE);
+        for number in 2..8 {
+            table.touch(HASH, Token(number), A, at(40), false);
+        }
+        let other = table.clone();
+        let sweeper = thread::spawn(move || other.sweep(0, 1, at(40), TOKEN_IDLE));
+        table.touch(HASH, TOKEN, A, at(40), false);
+        sweeper.join().unwrap();
+        assert_eq!(find(&table), owner(A, Rank::Provisional));
     });
 }

@@ -10,6 +10,8 @@
 //!   still sees some value, never undefined behaviour;
 //! - words of fresh memory are zero.
 //!
+//! A look-up in a table compares all words of a line ([`Line::alike`]); where there is AVX, two at a time.
+//!
 //! Under `--cfg loom` the atomics are loom's and lines are an ordinary slice. Miri cannot map memory; there
 //! everything is on the heap: `cargo +nightly miri test -p ipc --lib -- lines:: ring::`.
 
@@ -50,6 +52,132 @@ const _: () = assert!(align_of::<Line>() == LINE);
 impl Default for Line {
     fn default() -> Self {
         Line(core::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Line {
+    /// The words whose upper half is this one, as bits: word 0 is the lowest. Each word is read whole and as with
+    /// `Acquire`, but not all of them at one moment.
+    #[inline(always)]
+    pub fn with_upper_half(&self, half: u32) -> u32 {
+        compare::with_upper_half(self, half)
+    }
+
+    /// The words that equal `value` in the bits of `mask`, as bits; read in the same way.
+    #[inline(always)]
+    pub fn alike(&self, mask: u64, value: u64) -> u32 {
+        compare::alike(self, mask, value)
+    }
+}
+
+/// Comparing all words of a line at once, for which a CPU has instructions and Rust's atomics have no way.
+#[cfg(all(target_arch = "x86_64", target_feature = "avx", not(miri), not(loom)))]
+mod compare {
+    #![expect(
+        unsafe_code,
+        reason = "two atomic words in one load are an instruction that Rust has no call for"
+    )]
+
+    use super::Line;
+    use core::arch::asm;
+    use core::arch::x86_64::{
+        __m128i, _mm_and_si128, _mm_castps_si128, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_movemask_epi8,
+        _mm_packs_epi16, _mm_packs_epi32, _mm_set1_epi32, _mm_set1_epi64x, _mm_shuffle_ps,
+    };
+
+    /// The eight words, in order.
+    #[inline(always)]
+    fn load(line: &Line) -> [__m128i; 4] {
+        let (a, b, c, d): (__m128i, __m128i, __m128i, __m128i);
+        // SAFETY: four loads of 16 bytes from a line that is borrowed, 64 bytes long and aligned to 64; nothing is
+        // written, no stack used, no flag changed. Others may write the words meanwhile: a CPU with AVX carries out an
+        // aligned 16-byte load as one (Intel SDM volume 3A, 9.1.1; AMD APM volume 2, 7.3.2), so no word tears, and
+        // loads are not reordered with later ones. For the compiler the assembly may touch any memory, so it moves no
+        // access of its own across.
+        unsafe {
+            asm!(
+                "vmovdqa {a}, [{line}]",
+                "vmovdqa {b}, [{line} + 16]",
+                "vmovdqa {c}, [{line} + 32]",
+                "vmovdqa {d}, [{line} + 48]",
+                line = in(reg) core::ptr::from_ref(line),
+                a = out(xmm_reg) a,
+                b = out(xmm_reg) b,
+                c = out(xmm_reg) c,
+                d = lateout(xmm_reg) d,
+                options(nostack, preserves_flags),
+            );
+        }
+        [a, b, c, d]
+    }
+
+    #[inline(always)]
+    pub(super) fn with_upper_half(line: &Line, half: u32) -> u32 {
+        // SAFETY: the function needs SSE2, which is part of x86-64.
+        unsafe { upper_halves(load(line), half) }
+    }
+
+    #[inline(always)]
+    pub(super) fn alike(line: &Line, mask: u64, value: u64) -> u32 {
+        // SAFETY: the function needs SSE2, which is part of x86-64.
+        unsafe { masked(load(line), mask, value) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn upper_halves(words: [__m128i; 4], half: u32) -> u32 {
+        let wanted = _mm_set1_epi32(half.cast_signed());
+        let [low, high] = split::<UPPER>(words).map(|halves| _mm_cmpeq_epi32(halves, wanted));
+        bits(low, high)
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn masked(words: [__m128i; 4], mask: u64, value: u64) -> u32 {
+        let (mask, value) = (_mm_set1_epi64x(mask.cast_signed()), _mm_set1_epi64x(value.cast_signed()));
+        // SSE2 compares no 64 bits at once: both halves must be equal.
+        let equal = words.map(|pair| _mm_cmpeq_epi32(_mm_and_si128(pair, mask), value));
+        let ([a, b], [c, d]) = (split::<UPPER>(equal), split::<LOWER>(equal));
+        bits(_mm_and_si128(a, c), _mm_and_si128(b, d))
+    }
+
+    /// Which 32 bits of each 64: two of the first register, two of the second.
+    const UPPER: i32 = 0b11_01_11_01;
+    const LOWER: i32 = 0b10_00_10_00;
+
+    /// One half of each word.
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn split<const HALF: i32>(words: [__m128i; 4]) -> [__m128i; 2] {
+        let [a, b, c, d] = words.map(|pair| _mm_castsi128_ps(pair));
+        [_mm_castps_si128(_mm_shuffle_ps::<HALF>(a, b)), _mm_castps_si128(_mm_shuffle_ps::<HALF>(c, d))]
+    }
+
+    /// One bit for each of eight values that are all ones or all zeros.
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn bits(low: __m128i, high: __m128i) -> u32 {
+        let shorts = _mm_packs_epi32(low, high);
+        _mm_movemask_epi8(_mm_packs_epi16(shorts, shorts)).cast_unsigned() & 0xff
+    }
+}
+
+/// The portable way.
+#[cfg(not(all(target_arch = "x86_64", target_feature = "avx", not(miri), not(loom))))]
+mod compare {
+    use super::Line;
+    use crate::sync::Ordering;
+
+    pub(super) fn with_upper_half(line: &Line, half: u32) -> u32 {
+        alike(line, 0xffff_ffff << 32, u64::from(half) << 32)
+    }
+
+    pub(super) fn alike(line: &Line, mask: u64, value: u64) -> u32 {
+        let mut bits = 0;
+        for (place, word) in line.0.iter().enumerate() {
+            bits |= u32::from(word.load(Ordering::Acquire) & mask == value) << place;
+        }
+        bits
     }
 }
 
@@ -349,6 +477,31 @@ mod tests {
         let writer = lines.clone();
         std::thread::spawn(move || writer[1].0[0].store(9, Ordering::Release)).join().unwrap();
         assert_eq!(lines[1].0[0].load(Ordering::Acquire), 9);
+    }
+
+    #[test]
+    fn a_line_is_compared_word_by_word() {
+        let line = Line::default();
+        let words = [0, 7 << 32, 7 << 32 | 9, 9, u64::MAX, 0xffff_ffff << 32, 0, 1 << 63];
+        for (place, word) in line.0.iter().zip(words) {
+            place.store(word, Ordering::Relaxed);
+        }
+        let expected = |is: &dyn Fn(u64) -> bool| -> u32 {
+            words.iter().enumerate().map(|(place, word)| u32::from(is(*word)) << place).sum()
+        };
+        for half in [0, 7, 9, u32::MAX, 1 << 31] {
+            assert_eq!(
+                line.with_upper_half(half),
+                expected(&|word| word >> 32 == u64::from(half)),
+                "{half:x}"
+            );
+        }
+        let masks = [0, 3, u64::MAX, 0xffff_ffff, 0xffff_ffff << 32, 1 << 63 | 1];
+        for (mask, value) in masks.iter().flat_map(|mask| words.iter().map(move |word| (*mask, word & mask)))
+        {
+            assert_eq!(line.alike(mask, value), expected(&|word| word & mask == value), "{mask:x} {value:x}");
+        }
+        assert_eq!(line.alike(3, 4), 0, "what the mask hides is never equal");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use ipc::sync::{AtomicU64, Ordering};
 
 use super::{TOKEN_IDLE, TokenTable};
 use crate::tick::Absence;
-use crate::token_entry::TokenEntry;
+use crate::token_entry::{TokenEntry, vacated};
 
 /// What was found in a table that was taken over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,12 +34,13 @@ impl TokenTable {
         for word in words(&lines) {
             let held = word.load(Ordering::Relaxed);
             let Some(entry) = TokenEntry::from_word(held) else {
-                word.store(0, Ordering::Relaxed);
+                // Whatever it was: vacated at the worst time for claims in later lines, which is now.
+                word.store(if held == 0 { 0 } else { vacated(absence.ended()) }, Ordering::Relaxed);
                 continue;
             };
             let Some(entry) = aged(entry, absence, longest) else {
                 attached.expired += 1;
-                word.store(0, Ordering::Relaxed);
+                word.store(vacated(absence.ended()), Ordering::Relaxed);
                 continue;
             };
             attached.kept += 1;
@@ -119,15 +120,17 @@ mod tests {
         TokenEntry { token: TOKEN, backend: BackendId(backend), tick, rank, ambiguous: false, closing: false }
     }
 
+    const HASH: u64 = 0x5555_6666_7777_8888;
+
     /// A table whose lines hold these claims of one hash, and that hash.
     fn left(claims: &[TokenEntry]) -> (Lines, u64) {
         let lines = Lines::heap(8);
-        let (table, hash) = (TokenTable::new(lines.clone()), 0x5555_6666_7777_8888);
-        for (claim, number) in claims.iter().zip(table.places.candidates(hash, true)) {
-            let word = &table.places.line(number).unwrap().0[3];
+        let table = TokenTable::new(lines.clone());
+        let line = table.places.line(table.places.primary(HASH)).unwrap();
+        for (claim, word) in claims.iter().zip(&line.0) {
             word.store(claim.word(), Ordering::Relaxed);
         }
-        (lines, hash)
+        (lines, HASH)
     }
 
     fn attach(lines: Lines, pause: u64) -> (TokenTable, AttachedTokens) {
@@ -188,6 +191,35 @@ mod tests {
             let (table, _) = attach(lines, pause);
             assert_eq!(table.find(hash, TOKEN, |_| true) != TokenLookup::Unknown, kept, "after {pause} s");
         }
+    }
+
+    #[test]
+    fn a_claim_behind_slots_that_were_vacated_or_expired_is_found_after_a_pause() {
+        let lines = Lines::heap(8);
+        let (table, tick) = (TokenTable::new(lines.clone()), Tick::from_seconds(NOW));
+        for token in 0..=8 {
+            table.learn(HASH, Token(token), BackendId(1), tick, |_| true);
+        }
+        let owner = TokenLookup::Owner { backend: BackendId(1), rank: Rank::Provisional };
+        assert_eq!(table.find(HASH, Token(8), |_| true), owner);
+        assert!(!table.is_in_first_line(HASH, Token(8)));
+        let line = table.places.line(table.places.primary(HASH)).unwrap();
+        line.0[0].store(vacated(tick), Ordering::Relaxed);
+        line.0[1].store(TokenEntry { closing: true, ..claim(1, Rank::Seen) }.word(), Ordering::Relaxed);
+
+        let pause = 400;
+        let (table, attached) = attach(lines, pause);
+        assert_eq!(attached, AttachedTokens { kept: 7, expired: 1 });
+        assert_eq!(table.find(HASH, Token(8), |_| true), owner);
+        // It lives on as long as it is touched, and whatever becomes of the others the look-up does not stop short.
+        let mut now = Tick::from_seconds(NOW + pause);
+        for _ in 0..10 {
+            now = now.after(TOKEN_IDLE);
+            table.touch(HASH, Token(8), BackendId(1), now, false);
+            table.sweep(0, 8, now, TOKEN_IDLE);
+            assert_eq!(table.find(HASH, Token(8), |_| true), owner);
+        }
+        table.for_each(0, 8, |entry| assert_eq!(entry.token, Token(8)));
     }
 
     #[test]

@@ -7,9 +7,9 @@ use ipc::id::BackendId;
 use ipc::sync::{Ordering, fence};
 use packet::Token;
 
-use super::{ATTEMPTS, Learn, SLOTS, TOKEN_IDLE, TokenTable};
+use super::{ATTEMPTS, Learn, SLOTS, TOKEN_IDLE, TokenTable, has_unused, matching};
 use crate::tick::Tick;
-use crate::token_entry::{Rank, TokenEntry};
+use crate::token_entry::{CLAIMED, Rank, TokenEntry, is_free, vacated, vacated_at};
 
 /// A claim, where it was found, and the word it was found as.
 #[derive(Clone, Copy)]
@@ -54,6 +54,67 @@ impl<F> Claim<'_, F> {
 }
 
 impl TokenTable {
+    /// The straight way of most claims: nobody has the token, which the first line alone tells (an unused slot), and
+    /// there is room. `None`: no such case, or a lost race, and nothing was changed.
+    #[inline]
+    pub(super) fn enter_alone<F: Fn(BackendId) -> bool>(&self, claim: &Claim<'_, F>) -> Option<Learn> {
+        let number = self.places.primary(claim.hash);
+        let line = self.places.line(number)?;
+        let free = line.alike(CLAIMED, 0);
+        let unused = line.alike(u64::MAX, 0);
+        if unused == 0 || matching(line, claim.token) != 0 {
+            return None;
+        }
+        // Unused slots are what look-ups stop at: the others go first.
+        let preferred = if free & !unused == 0 { unused } else { free & !unused };
+        let slot = preferred.trailing_zeros() as usize;
+        // Relaxed: the compare-exchange decides.
+        let held = line.0.get(slot)?.load(Ordering::Relaxed);
+        if !is_free(held) || !self.exchange(number * SLOTS + slot, held, claim.word(false)) {
+            return None;
+        }
+        // Pairs with the fence of whoever adds, raises or unmarks a rival, and of whoever marks slots as passed: if
+        // there still is an unused slot, that one looks at this line later than here, and sees this claim.
+        fence(Ordering::SeqCst);
+        if matching(line, claim.token) == 1 << slot && has_unused(line) {
+            return Some(Learn::New);
+        }
+        Some(self.settle_new(claim, number * SLOTS + slot))
+    }
+
+    /// Before a claim is written to `place`: marks the free slots of the lines that come before it as vacated now, so
+    /// that look-ups go on to it. Says whether one of them was unused.
+    pub(super) fn mark_passed<F>(&self, claim: &Claim<'_, F>, place: usize) -> bool {
+        // The overflow area is always looked at whole.
+        let passed = self.places.candidates(claim.hash, false).take_while(|number| *number != place / SLOTS);
+        let places = passed.flat_map(|number| number * SLOTS..(number + 1) * SLOTS);
+        // All of them, not only as far as the first that was unused.
+        places.filter(|place| self.mark_vacated(*place, claim.now)).count() != 0
+    }
+
+    /// Marks a slot as vacated now, if it is free. Says whether it was unused.
+    fn mark_vacated(&self, place: usize, now: Tick) -> bool {
+        let mut was_unused = false;
+        for _ in 0..ATTEMPTS {
+            let Some(held) = self.word(place).map(|word| word.load(Ordering::Acquire)) else { break };
+            let is_marked = vacated_at(held).is_some_and(|since| now.age_of(since) == 0);
+            if !is_free(held) || is_marked {
+                break;
+            }
+            was_unused |= held == 0;
+            if self.exchange(place, held, vacated(now)) {
+                break;
+            }
+        }
+        was_unused
+    }
+
+    /// Before an existing claim is written anew: look-ups shall find it, wherever it is. Says whether a newcomer may
+    /// have missed it: it could not be seen, or had expired and so counted for nothing.
+    pub(super) fn make_seen<F>(&self, claim: &Claim<'_, F>, own: &Held) -> bool {
+        self.mark_passed(claim, own.place) || own.entry.is_expired(claim.now, TOKEN_IDLE)
+    }
+
     /// The claim itself, if it is there.
     pub(super) fn own<F>(&self, claim: &Claim<'_, F>) -> Option<Held> {
         self.all_held(claim.hash, claim.token).find(|held| held.entry.backend == claim.backend)
@@ -70,7 +131,7 @@ impl TokenTable {
             if held.entry.is_expired(claim.now, TOKEN_IDLE) {
                 // More than one: the others go now, or a look-up could take one of them for the owner.
                 if let Some(other) = survey.expired.replace(held) {
-                    self.exchange(other.place, other.word, 0);
+                    self.exchange(other.place, other.word, vacated(claim.now));
                 }
             } else if is_own {
                 survey.own = survey.own.or(Some(held));
@@ -83,7 +144,7 @@ impl TokenTable {
     }
 
     /// The slot a new claim takes, and what it holds now: an expired claim of the same token, else the first
-    /// that is empty or expired.
+    /// that is free or expired.
     pub(super) fn free_slot<F>(&self, claim: &Claim<'_, F>, survey: &Survey) -> Option<(usize, u64)> {
         if let Some(held) = survey.expired {
             return Some((held.place, held.word));
@@ -96,8 +157,10 @@ impl TokenTable {
             };
             // Relaxed: the compare-exchange decides.
             let words = || line.0.iter().map(|word| word.load(Ordering::Relaxed)).enumerate();
-            let free =
-                words().find(|(_, word)| *word == 0).or_else(|| words().find(|(_, word)| is_expired(*word)));
+            let free = words()
+                .find(|(_, word)| vacated_at(*word).is_some())
+                .or_else(|| words().find(|(_, word)| *word == 0))
+                .or_else(|| words().find(|(_, word)| is_expired(*word)));
             if let Some((slot, word)) = free {
                 return Some((number * SLOTS + slot, word));
             }
@@ -189,7 +252,7 @@ impl TokenTable {
 
     /// Takes a claim back as long as it is at `place`.
     fn withdraw<F>(&self, claim: &Claim<'_, F>, place: usize) {
-        self.change(claim.token, claim.backend, place, |_| 0);
+        self.change(claim.token, claim.backend, place, |_| vacated(claim.now));
     }
 
     /// Changes a claim that may be touched by others meanwhile.

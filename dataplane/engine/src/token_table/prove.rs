@@ -13,7 +13,7 @@ use packet::Token;
 use super::claim::{Claim, Held};
 use super::{ATTEMPTS, SLOTS, TOKEN_IDLE, TokenTable};
 use crate::tick::Tick;
-use crate::token_entry::{Rank, TokenEntry};
+use crate::token_entry::{Rank, TokenEntry, vacated};
 
 /// From which age on, in ticks, a proven claim is renewed: not sooner than needed, since renewing is a write.
 const RENEW_AGE: u16 = TOKEN_IDLE / 3;
@@ -51,6 +51,7 @@ impl TokenTable {
             }
             if let Some(own) = self.own(&claim) {
                 let proven = TokenEntry { tick: now, rank: Rank::Proven, closing: false, ..own.entry };
+                self.mark_passed(&claim, own.place);
                 if proven.word() == own.word || self.exchange(own.place, own.word, proven.word()) {
                     self.settle_own(&claim, own.place);
                     let was_proven = own.entry.rank == Rank::Proven;
@@ -65,6 +66,7 @@ impl TokenTable {
                 continue;
             }
             let Some((place, held)) = self.place_of_proof(&claim) else { return Proof::Full };
+            self.mark_passed(&claim, place);
             if self.exchange(place, held, proven_word(&claim)) {
                 entered = true;
                 fence(Ordering::SeqCst);
@@ -83,24 +85,30 @@ impl TokenTable {
         let claim = Claim { hash, token, backend, now, belongs: &|_: BackendId| true };
         for _ in 0..ATTEMPTS {
             let Some(own) = self.own(&claim) else { return false };
-            if self.exchange(own.place, own.word, 0) {
+            if self.exchange(own.place, own.word, vacated(now)) {
                 return true;
             }
         }
         false
     }
 
-    /// Writes now as the time at which the proven claims of `lines` lines from `from` on were last seen, of the backends
-    /// whose agents are `there`.
-    pub fn renew(&self, from: usize, lines: usize, now: Tick, there: impl Fn(BackendId) -> bool) {
+    /// Writes now as the time at which the proven claims of `lines` lines from `from` on were last seen, of those to
+    /// which `hash_of` gives their hash: whose agents are there.
+    pub fn renew(&self, from: usize, lines: usize, now: Tick, hash_of: impl Fn(&TokenEntry) -> Option<u64>) {
         for (number, line) in self.places.range(from, lines) {
             for (slot, word) in line.0.iter().enumerate() {
                 let held = word.load(Ordering::Relaxed);
                 let Some(entry) = TokenEntry::from_word(held) else { continue };
                 let is_due = entry.rank == Rank::Proven && now.age_of(entry.tick) >= RENEW_AGE;
-                if is_due && there(entry.backend) {
-                    // A lost race means it was just touched, or closed.
-                    self.exchange(number * SLOTS + slot, held, TokenEntry { tick: now, ..entry }.word());
+                let Some(hash) = hash_of(&entry).filter(|_| is_due) else { continue };
+                let (token, backend) = (entry.token, entry.backend);
+                let claim = Claim { hash, token, backend, now, belongs: &|_: BackendId| true };
+                let own = Held { place: number * SLOTS + slot, word: held, entry };
+                let unseen = self.make_seen(&claim, &own);
+                // A lost race means it was just touched, or closed.
+                self.exchange(own.place, held, TokenEntry { tick: now, ..entry }.word());
+                if unseen {
+                    self.settle_own(&claim, own.place);
                 }
             }
         }
@@ -122,7 +130,7 @@ impl TokenTable {
     fn drop_twins<F>(&self, claim: &Claim<'_, F>) {
         let own = self.all_held(claim.hash, claim.token).filter(|held| held.entry.backend == claim.backend);
         for twin in own.skip(1) {
-            self.exchange(twin.place, twin.word, 0);
+            self.exchange(twin.place, twin.word, vacated(claim.now));
         }
     }
 }
@@ -146,4 +154,30 @@ fn proven_word<F>(claim: &Claim<'_, F>) -> u64 {
         closing: false,
     }
     .word()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::token_table::TokenLookup;
+    use ipc::lines::Lines;
+
+    #[test]
+    fn a_proven_claim_in_a_later_line_is_found_as_long_as_it_is_renewed() {
+        const HASH: u64 = 0x5555_6666_7777_8888;
+        let (table, mut now) = (TokenTable::new(Lines::heap(8)), Tick::from_seconds(0));
+        for token in 0..8 {
+            table.learn(HASH, Token(token), BackendId(1), now, |_| true);
+        }
+        table.prove(HASH, Token(8), BackendId(1), now, |_| true);
+        assert!(!table.is_in_first_line(HASH, Token(8)));
+        let owner = TokenLookup::Owner { backend: BackendId(1), rank: Rank::Proven };
+        for _ in 0..20 {
+            now = now.after(2);
+            table.renew(0, 8, now, |_| Some(HASH));
+            table.sweep(0, 8, now, TOKEN_IDLE);
+            assert_eq!(table.find(HASH, Token(8), |_| true), owner);
+        }
+        table.for_each(0, 8, |entry| assert_eq!(entry.token, Token(8)));
+    }
 }
