@@ -8,6 +8,8 @@
 //! | `GET /v1/tokens`            |                   | [`TokenSummary`]    |
 //! | `GET /v1/tokens/{token}`    |                   | list of [`TokenOwner`] |
 //! | `GET /v1/drops`             |                   | list of [`DropRow`] |
+//! | `GET /v1/agents`            |                   | [`AgentSummary`]    |
+//! | `GET /v1/doctor`            |                   | list of [`Finding`] |
 //! | `POST /v1/backends`         | [`AddBackend`]    | [`Changed`]         |
 //! | `POST /v1/backends/remove`  | [`RemoveBackend`] | [`Changed`]         |
 //! | `POST /v1/backends/drain`   | [`NamedBackend`]  | [`Changed`]         |
@@ -30,17 +32,19 @@ use config::Config;
 use ipc::message::{Event, Name};
 use tokio::sync::Mutex;
 
+use crate::agents::Agents;
 use crate::control::{ChangeError, Control};
 use crate::deadline::{Deadline, MAX_SPAN, say_span};
 use crate::overrides::{self, Overrides};
 use crate::session::{Outcome, Session};
 use crate::view::*;
-use crate::{problem, table};
+use crate::{doctor, problem, table};
 
 /// What every request sees.
 pub struct Api {
     control: Arc<Control>,
     session: Session,
+    agents: Option<Arc<Agents>>,
     /// Changes go one after another: a refused one is taken back before the next begins.
     changing: Mutex<()>,
 }
@@ -64,8 +68,8 @@ type Answer<T> = Result<Json<T>, Error>;
 type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// The routes over one control plane.
-pub fn router(control: Arc<Control>, session: Session) -> Router {
-    let api = Arc::new(Api { control, session, changing: Mutex::new(()) });
+pub fn router(control: Arc<Control>, session: Session, listening: Option<Arc<Agents>>) -> Router {
+    let api = Arc::new(Api { control, session, agents: listening, changing: Mutex::new(()) });
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/vips", get(vips))
@@ -77,6 +81,8 @@ pub fn router(control: Arc<Control>, session: Session) -> Router {
         .route("/v1/tokens", get(tokens))
         .route("/v1/tokens/{token}", get(token_owners))
         .route("/v1/drops", get(drops))
+        .route("/v1/agents", get(agents))
+        .route("/v1/doctor", get(doctor))
         .route("/v1/reload", post(reload))
         .fallback(unknown)
         .with_state(api)
@@ -131,6 +137,18 @@ async fn backends(Shared(api): Shared<Arc<Api>>) -> Json<Vec<BackendRow>> {
 async fn tokens(Shared(api): Shared<Arc<Api>>) -> Answer<TokenSummary> {
     let view = api.session.view().await.map_err(no_dataplane)?;
     Ok(Json(table::tokens(&view)))
+}
+
+async fn agents(Shared(api): Shared<Arc<Api>>) -> Json<AgentSummary> {
+    let view = api.session.view().await.ok();
+    Json(table::agents(&api.control, api.agents.as_deref(), view.as_ref()))
+}
+
+async fn doctor(Shared(api): Shared<Arc<Api>>) -> Json<Vec<Finding>> {
+    let status = status(Shared(api.clone())).await.0;
+    let view = api.session.view().await.ok();
+    let agents = table::agents(&api.control, api.agents.as_deref(), view.as_ref());
+    Json(doctor::findings(&api.control.effective(), &status, &agents, view.as_ref()))
 }
 
 async fn drops(Shared(api): Shared<Arc<Api>>) -> Answer<Vec<DropRow>> {

@@ -72,6 +72,10 @@ pub enum WeftctlCommand {
     },
     /// Every reason to drop a packet, and how often it came up.
     Drops,
+    /// Agents on backends: who is connected, what they report, what became of it.
+    Agents,
+    /// Look for what is wrong, or will be, and say what to do about it. Exit code 1 where there is something.
+    Doctor,
     /// Check a configuration file: all its problems, with line and column. Needs no running Weft.
     Check {
         /// The file.

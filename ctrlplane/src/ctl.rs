@@ -92,6 +92,10 @@ async fn dispatch(cli: &WeftctlCli) -> Result<ExitCode, Failed> {
             let path = format!("/v1/tokens/{token}");
             ctl.show(&path, |rows: Vec<TokenOwner>| print::owners(token, &rows)).await?;
         }
+        WeftctlCommand::Agents => {
+            ctl.show("/v1/agents", |summary: AgentSummary| print::agents(&summary)).await?;
+        }
+        WeftctlCommand::Doctor => return ctl.doctor().await,
         WeftctlCommand::Drops => ctl.show("/v1/drops", |rows: Vec<DropRow>| print::drops(&rows)).await?,
         WeftctlCommand::Reload => ctl.change("/v1/reload", &json!({})).await?,
     }
@@ -201,6 +205,18 @@ impl Ctl {
             say(&print::status(&status))
         }
         Ok(if status.dataplane.attached { ExitCode::SUCCESS } else { ExitCode::from(NO_DATA_PLANE) })
+    }
+
+    async fn doctor(&self) -> Result<ExitCode, Failed> {
+        let value = client::request(&self.socket, Method::GET, "/v1/doctor", None::<&()>).await?;
+        let findings: Vec<Finding> = decode(value.clone())?;
+        if self.json {
+            print_json(&value)
+        } else {
+            say(&print::findings(&findings))
+        }
+        let is_well = !findings.iter().any(|finding| finding.is_problem);
+        Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
     }
 
     async fn show<T: DeserializeOwned>(

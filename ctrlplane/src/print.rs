@@ -190,6 +190,45 @@ pub fn owners(token: &str, rows: &[TokenOwner]) -> String {
     text(&table)
 }
 
+/// `weftctl agents`.
+pub fn agents(summary: &AgentSummary) -> String {
+    let mut out = match &summary.listen {
+        Some(listen) => format!("listening for agents on {listen}\n\n"),
+        None => "not listening for agents: see [agents] in the configuration\n\n".to_owned(),
+    };
+    let mut table =
+        table(&["backend", "agent", "since s", "from", "tokens", "dumps", "refused"], &[2, 4, 5, 6]);
+    for row in &summary.agents {
+        let state = match (row.connected, row.peer.is_empty()) {
+            (true, _) => "connected",
+            (false, true) => "never seen",
+            (false, false) => "gone",
+        };
+        table.add_row([
+            row.backend.clone(),
+            state.to_owned(),
+            row.seconds.to_string(),
+            row.peer.clone(),
+            row.tokens.to_string(),
+            row.dumps.to_string(),
+            row.refused.to_string(),
+        ]);
+    }
+    out.push_str(&text(&table));
+    out.push('\n');
+    out.push_str(&counters(&summary.counters));
+    out
+}
+
+/// `weftctl doctor`.
+pub fn findings(findings: &[Finding]) -> String {
+    let line = |finding: &Finding| {
+        let mark = if finding.is_problem { "!!" } else { "ok" };
+        format!("{mark}  {}: {}\n", finding.about, finding.finding)
+    };
+    findings.iter().map(line).collect()
+}
+
 /// `weftctl drops`.
 pub fn drops(rows: &[DropRow]) -> String {
     let mut table = table(&["reason", "packets", "meaning"], &[1]);

@@ -17,6 +17,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::agents::Agents;
 use crate::client::SOCKET;
 use crate::control::Control;
 use crate::session::Session;
@@ -34,6 +35,7 @@ pub async fn run(path: &Path, api_socket: Option<PathBuf>) -> anyhow::Result<()>
     // Signals from here on are ours: a SIGHUP during the start must not end the process.
     let mut signals = Signals::new().context("signals cannot be received")?;
     let runtime_dir = file.dataplane.runtime_dir.clone();
+    let agents = file.agents.clone();
     let lock = Arc::new(Lock::acquire(&runtime_dir, Role::ControlPlane)?);
     let (control, notes) = Control::new(path, file)?;
     notes.iter().for_each(|note| log::warn!("{note}"));
@@ -47,11 +49,18 @@ pub async fn run(path: &Path, api_socket: Option<PathBuf>) -> anyhow::Result<()>
     })?;
     let (session, thread) =
         Session::start(lock, control.clone()).context("the thread of the link cannot be started")?;
+    let (agents, listening) = match agents {
+        Some(settings) => {
+            let (agents, task) = Agents::start(settings, control.clone(), session.clone()).await?;
+            (Some(agents), Some(task))
+        }
+        None => (None, None),
+    };
     log::info!("weft-ctrlplane runs by {}, serving weftctl on {}", path.display(), socket.display());
 
     let neighbours = tokio::spawn(neighbour::watch(control.clone()));
     let (stop, stopped) = oneshot::channel::<()>();
-    let router = api::router(control.clone(), session.clone());
+    let router = api::router(control.clone(), session.clone(), agents);
     let server = axum::serve(listener, router).with_graceful_shutdown(async {
         // Told to stop, or the other end is gone: either way it is over.
         let _told = stopped.await;
@@ -67,6 +76,9 @@ pub async fn run(path: &Path, api_socket: Option<PathBuf>) -> anyhow::Result<()>
     log::info!("weft-ctrlplane stops; weft-dataplane goes on as it is");
     drop(stop);
     neighbours.abort();
+    if let Some(listening) = listening {
+        listening.abort();
+    }
     if tokio::time::timeout(GRACE, server).await.is_err() {
         log::warn!("requests under way are dropped");
     }

@@ -6,6 +6,7 @@
 //! Every look at the data plane starts from a dump of what it has, never from what we believe we told it: after
 //! a death on either side, or a batch whose answer was lost, the difference is right again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -13,9 +14,11 @@ use std::time::{Duration, Instant};
 
 use ipc::control_link::{Answer, ControlLink, ControlLinkError, Dump, Peer};
 use ipc::counters::{CounterReader, Gauge, GaugeReader};
+use ipc::id::BackendId;
 use ipc::liveness::Lock;
-use ipc::message::{Command, Event};
-use tokio::sync::oneshot;
+use ipc::message::{Command, Event, Name, Presence};
+use ipc::report::Report;
+use tokio::sync::{oneshot, watch};
 
 use crate::control::{Control, LinkStatus};
 use crate::reconcile::{keep_resolved, re_deadline, reconcile, renames};
@@ -63,6 +66,7 @@ enum Request {
     Sync(oneshot::Sender<Outcome>),
     View(oneshot::Sender<Result<LinkView, String>>),
     FindToken(u32, oneshot::Sender<Result<Vec<Event>, String>>),
+    Report(Vec<(Name, Name, Report)>, oneshot::Sender<Result<(), String>>),
     Stop,
 }
 
@@ -70,6 +74,7 @@ enum Request {
 #[derive(Clone)]
 pub struct Session {
     requests: Sender<Request>,
+    attachments: watch::Receiver<u64>,
 }
 
 const ENDED: &str = "weft-ctrlplane is stopping";
@@ -78,6 +83,7 @@ impl Session {
     /// Starts the thread. It holds the lock of the control plane's role until it ends.
     pub fn start(lock: Arc<Lock>, control: Arc<Control>) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (requests, receiver) = channel();
+        let (attached, attachments) = watch::channel(0);
         let worker = Worker {
             lock,
             control,
@@ -86,10 +92,12 @@ impl Session {
             samples: Samples::default(),
             ended: false,
             emptied: None,
+            ids: HashMap::new(),
+            attached,
         };
         let thread =
             std::thread::Builder::new().name("weft-link".to_owned()).spawn(move || worker.run(&receiver))?;
-        Ok((Self { requests }, thread))
+        Ok((Self { requests, attachments }, thread))
     }
 
     /// Pushes the latest revision now and says what became of it.
@@ -106,6 +114,17 @@ impl Session {
     pub async fn find_token(&self, token: u32) -> Result<Vec<Event>, String> {
         let request = |reply| Request::FindToken(token, reply);
         self.ask(request).await.unwrap_or_else(|| Err(ENDED.to_owned()))
+    }
+
+    /// Tells what agents say of backends, by pool and name. Returns when the data plane has it, or the sentence why not.
+    pub async fn report(&self, reports: Vec<(Name, Name, Report)>) -> Result<(), String> {
+        let request = |reply| Request::Report(reports, reply);
+        self.ask(request).await.unwrap_or_else(|| Err(ENDED.to_owned()))
+    }
+
+    /// How often a data plane was attached, and word of the next time: what agents had reported may be lost then.
+    pub fn attachments(&self) -> watch::Receiver<u64> {
+        self.attachments.clone()
     }
 
     /// Ends the thread after what it is doing.
@@ -133,6 +152,10 @@ struct Worker {
     ended: bool,
     /// When a data plane took over from another with empty tables.
     emptied: Option<Instant>,
+    /// Backends that exist, or that still have connections, and their ids. Empty where they are to be asked for.
+    ids: HashMap<(Name, Name), BackendId>,
+    /// How often a data plane was attached.
+    attached: watch::Sender<u64>,
 }
 
 impl Worker {
@@ -146,6 +169,7 @@ impl Worker {
                 Ok(Request::FindToken(token, reply)) => {
                     drop(reply.send(self.ask(|link| link.find_token(token, ANSWER))));
                 }
+                Ok(Request::Report(reports, reply)) => drop(reply.send(self.report(&reports))),
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -202,6 +226,8 @@ impl Worker {
         if std::mem::take(&mut self.ended) {
             self.emptied = (!kept).then(Instant::now);
         }
+        self.ids.clear();
+        self.attached.send_modify(|count| *count += 1);
         log::info!("attached to weft-dataplane in {}", self.lock.dir().display());
         Ok(())
     }
@@ -217,6 +243,7 @@ impl Worker {
             }
         };
         let dump = link.dump(ANSWER)?;
+        self.ids = ids(&dump);
         let mut actual = State::default();
         dump.records.iter().for_each(|record| actual.observe(record));
         let mut commands = renames(&desired, &actual, &dump.records);
@@ -231,6 +258,8 @@ impl Worker {
         } else {
             match link.apply(&commands, ANSWER)? {
                 Answer::Committed { generation } => {
+                    // New backends have ids that the dump did not show.
+                    self.ids.clear();
                     log::info!("generation {generation}: {} changes applied", commands.len());
                     (generation, None)
                 }
@@ -276,6 +305,18 @@ impl Worker {
         })
     }
 
+    /// Hands reports on. Those about backends that the data plane does not have are nobody's.
+    fn report(&mut self, reports: &[(Name, Name, Report)]) -> Result<(), String> {
+        if self.ids.is_empty() {
+            self.ids = ids(&self.ask(|link| link.dump(ANSWER))?);
+        }
+        let known: Vec<(BackendId, Report)> = reports
+            .iter()
+            .filter_map(|(pool, backend, report)| Some((*self.ids.get(&(*pool, *backend))?, *report)))
+            .collect();
+        self.ask(|link| link.report(known, ANSWER))
+    }
+
     fn view(&mut self) -> Result<LinkView, String> {
         let (dump, counters, gauges) =
             self.ask(|link| Ok((link.dump(ANSWER)?, link.counters(), link.gauges())))?;
@@ -293,6 +334,17 @@ impl Worker {
         self.samples.clear();
         self.control.set_link(LinkStatus { attached: false, message, revision: 0, ..before });
     }
+}
+
+/// The ids of backends by pool and name; those that are left of removed ones too.
+fn ids(dump: &Dump) -> HashMap<(Name, Name), BackendId> {
+    let id = |record: &Event| match record {
+        Event::Backend { id, pool, name, presence, .. } if *presence != Presence::Deleted => {
+            Some(((*pool, *name), *id))
+        }
+        _ => None,
+    };
+    dump.records.iter().filter_map(id).collect()
 }
 
 fn kind(command: &Command) -> &'static str {

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use config::Config;
 use ipc::counter::Counter;
-use ipc::counters::{CounterReader, Gauge, GaugeReader, PortGauge, Traffic};
+use ipc::counters::{CounterReader, Gauge, GaugeReader, LinkCounter, PortGauge, Traffic};
 use ipc::id::{BackendId, VipId};
 use ipc::message::{BackendState, Event, Name, Presence};
 use ipc::reason::Reason;
 
+use crate::agents::{self, Agents};
 use crate::control::Control;
 use crate::session::LinkView;
 use crate::view::*;
@@ -238,6 +239,43 @@ pub(crate) fn tokens(view: &LinkView) -> TokenSummary {
         counters: TOKEN_COUNTERS.iter().map(|counter| counted(&view.counters, *counter)).collect(),
     }
 }
+
+/// Every backend that has an agent, or should have one.
+pub(crate) fn agents(control: &Control, agents: Option<&Agents>, view: Option<&LinkView>) -> AgentSummary {
+    let mut rows = agents.map(Agents::rows).unwrap_or_default();
+    for backend in agents::expected(&control.effective()) {
+        let backend = backend.to_string();
+        if !rows.iter().any(|row| row.backend == backend) {
+            rows.push(AgentRow { backend, ..AgentRow::default() });
+        }
+    }
+    rows.sort_by(|one, other| one.backend.cmp(&other.backend));
+    let counted = |view: &LinkView| -> Vec<CounterRow> {
+        let Some(gauges) = &view.gauges else { return Vec::new() };
+        let row = |counter: &LinkCounter| CounterRow {
+            name: counter.name().to_owned(),
+            meaning: counter.meaning().to_owned(),
+            count: gauges.link(*counter),
+        };
+        AGENT_COUNTERS.iter().map(row).collect()
+    };
+    AgentSummary {
+        listen: agents.map(|agents| agents.address().to_string()),
+        agents: rows,
+        counters: view.map(counted).unwrap_or_default(),
+    }
+}
+
+/// What the data plane counts about agents' reports.
+const AGENT_COUNTERS: [LinkCounter; 7] = [
+    LinkCounter::AgentProven,
+    LinkCounter::AgentRefused,
+    LinkCounter::AgentClosed,
+    LinkCounter::AgentInstalled,
+    LinkCounter::AgentFlowRefused,
+    LinkCounter::AgentEnded,
+    LinkCounter::AgentUnknown,
+];
 
 /// Every reason to drop, those that happened first, most frequent first.
 pub(crate) fn drops(counters: &CounterReader) -> Vec<DropRow> {

@@ -273,3 +273,44 @@ pub struct Failure {
     /// A sentence that says what to do.
     pub error: String,
 }
+
+/// A row of `GET /v1/agents`: a backend, and its agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentRow {
+    /// The backend's name, in whatever pools it is.
+    pub backend: String,
+    /// Whether its agent is connected.
+    pub connected: bool,
+    /// Where it last connected from; empty if it never did.
+    pub peer: String,
+    /// For so long it has been connected, or gone.
+    pub seconds: u64,
+    /// Connections it reports.
+    pub tokens: u64,
+    /// Times it told all there is.
+    pub dumps: u64,
+    /// Reports that were more than it may make.
+    pub refused: u64,
+}
+
+/// `GET /v1/agents`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentSummary {
+    /// Where agents are listened to, if they are.
+    pub listen: Option<String>,
+    /// Backends that have, or should have, an agent.
+    pub agents: Vec<AgentRow>,
+    /// What the data plane made of their reports.
+    pub counters: Vec<CounterRow>,
+}
+
+/// A line of `GET /v1/doctor`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Whether something is to be done.
+    pub is_problem: bool,
+    /// What was looked at.
+    pub about: String,
+    /// What was found, and what to do.
+    pub finding: String,
+}

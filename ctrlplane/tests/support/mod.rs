@@ -20,6 +20,7 @@ use ipc::data_link::{DataLink, Request};
 use ipc::id::{BackendId, VipId, WorkerId};
 use ipc::message::{Command, Event, Name, Presence, Refusal, TokenRank};
 use ipc::reason::Reason;
+use ipc::report::Report;
 use serde_json::Value;
 
 pub const EXAMPLE: &str = include_str!("../../../docs/weft.example.toml");
@@ -185,6 +186,10 @@ pub struct Held {
     pub count: Vec<(Counter, u64)>,
     /// What the gauges are to say.
     pub gauges: Vec<(Gauge, u64)>,
+    /// What agents reported, in order; leases left out.
+    pub reports: Vec<(BackendId, Report)>,
+    /// Backends whose agents vouched for them.
+    pub leases: Vec<BackendId>,
 }
 
 /// Flows and tokens of a backend.
@@ -217,6 +222,11 @@ impl Dataplane {
 
     pub fn change(&self, change: impl FnOnce(&mut Held)) {
         change(&mut self.held.lock().unwrap());
+    }
+
+    /// What agents reported so far.
+    pub fn reports(&self) -> Vec<(BackendId, Report)> {
+        self.held.lock().unwrap().reports.clone()
     }
 
     /// Seconds until a removed backend is deleted; `None` if it is not removed.
@@ -296,6 +306,8 @@ fn serve(mut link: DataLink, stop: &AtomicBool, shared: &Mutex<Held>) {
                 }
                 link.send(Event::TokenEnd { token });
             }
+            Some(Request::Report { backend, report: Report::Lease { .. } }) => held.leases.push(backend),
+            Some(Request::Report { backend, report }) => held.reports.push((backend, report)),
             Some(_) => {}
             None => {
                 drop(held);

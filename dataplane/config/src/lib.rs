@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agents;
 mod check;
 mod commands;
 mod lifetimes;
@@ -30,7 +31,9 @@ mod value;
 mod vip;
 
 pub use check::check_weight;
-pub use model::{Backend, Config, Dataplane, Evict, HugePages, Idle, Pool, Port, Ports, Prefix, Vip};
+pub use model::{
+    AgentFiles, Agents, Backend, Config, Dataplane, Evict, HugePages, Idle, Pool, Port, Ports, Prefix, Vip,
+};
 pub use problem::Problem;
 pub use reach::NextHop;
 pub use reference::reference_markdown;

@@ -1,6 +1,6 @@
 //! What a valid configuration says. Values of these types have passed every check of this crate.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipc::message::{Forward, Handles, Name, Protocol, Scheme, Steering, UnknownToken};
@@ -14,6 +14,32 @@ pub struct Config {
     pub pools: Vec<Pool>,
     /// Every `[[vip]]`.
     pub vips: Vec<Vip>,
+    /// `[agents]`.
+    pub agents: Option<Agents>,
+}
+
+/// `[agents]`: read once by weft-ctrlplane, at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agents {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Certificates; `None` only where `listen` is a loopback address.
+    pub files: Option<AgentFiles>,
+    /// Connections that one backend's agent may have reported at a time.
+    pub tokens: usize,
+    /// Reports taken from one agent in a second.
+    pub reports_per_second: u32,
+}
+
+/// The files of mutual TLS, in PEM form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentFiles {
+    /// Certificates of the agents' authorities.
+    pub authority: PathBuf,
+    /// The control plane's certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 /// `[dataplane]`: read once by weft-dataplane, at its start.

@@ -12,7 +12,7 @@ use crate::pool::{self, PoolDraft};
 use crate::problem::{Problem, Report, Span};
 use crate::schema;
 use crate::table::Table;
-use crate::{port, vip};
+use crate::{agents, port, vip};
 
 /// Longest file: far more than the largest configuration the limits allow needs.
 const MAX_FILE: u64 = 16 << 20;
@@ -93,9 +93,13 @@ fn read<'t>(document: &'t DeTable<'t>, report: &mut Report<'_>) -> Option<Config
     if vips.len() > limits::MAX_VIPS {
         report.problem(&(0..0), format!("{} VIPs; Weft takes at most {}", vips.len(), limits::MAX_VIPS));
     }
+    let agents = agents::read(&root, report);
+    if root.given(&schema::AGENTS_KEY).is_none() {
+        vip::check_agents(&vips, report);
+    }
     let pools = pools.into_iter().map(pool::build).collect::<Option<_>>()?;
     let vips = vips.into_iter().map(vip::build).collect::<Option<_>>()?;
-    Some(Config { dataplane: dataplane?, pools, vips })
+    Some(Config { dataplane: dataplane?, pools, vips, agents })
 }
 
 fn check_pools(pools: &[PoolDraft], report: &mut Report<'_>) {

@@ -101,7 +101,7 @@ const fn later(word: &'static str) -> Choice {
 pub const FILE: Section = Section {
     header: "",
     meaning: "One file serves both processes. Unknown keys are errors. A file with any mistake is refused whole.",
-    keys: &[DATAPLANE_KEY, POOL_KEY, VIP_KEY],
+    keys: &[DATAPLANE_KEY, POOL_KEY, VIP_KEY, AGENTS_KEY],
 };
 
 /// `[dataplane]`.
@@ -128,6 +128,15 @@ pub const VIP_KEY: Key = Key {
     meaning: "What clients connect to.",
 };
 
+/// `[agents]`.
+pub const AGENTS_KEY: Key = Key {
+    name: "agents",
+    kind: Kind::Table(&agents::SECTION),
+    default: Without::Otherwise("no agents are listened to"),
+    meaning: "Agents on backends.",
+};
+
+pub mod agents;
 pub mod dataplane;
 pub mod port;
 
@@ -295,9 +304,10 @@ pub mod mptcp {
     /// `steering`.
     pub const STEERING: Key = Key {
         name: "steering",
-        kind: Kind::Choices(&[now("learn"), later("endpoint"), later("token-map"), later("agent")]),
+        kind: Kind::Choices(&[now("learn"), later("endpoint"), later("token-map"), now("agent")]),
         default: Without::List("learn"),
-        meaning: "`\"learn\"` takes tokens from the handshakes that pass by. `[]` turns steering by token off: \
+        meaning: "`\"learn\"` takes tokens from the handshakes that pass by. `\"agent\"` takes them from the agents on the \
+                  backends (`[agents]`), also where the handshake passed another appliance. `[]` turns steering by token off: \
                   joins go where the hash of their own addresses says, and with several backends most are refused.",
     };
     /// `unknown_token`.

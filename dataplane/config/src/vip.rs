@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipc::limits;
-use ipc::message::{Forward, Name, Protocol, Steering, UnknownToken};
+use ipc::message::{Forward, Name, Protocol, Scheme, Steering, UnknownToken};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -183,6 +183,19 @@ fn check_backends(vip: &VipDraft, pool: &PoolDraft, ports: &[Port], report: &mut
 impl VipDraft {
     fn label(&self) -> String {
         self.name.as_ref().map_or_else(|| "without a name".to_owned(), |name| format!("`{}`", name.value))
+    }
+}
+
+/// Checks that somebody listens to the agents that VIPs ask for.
+pub(crate) fn check_agents(vips: &[VipDraft], report: &mut Report<'_>) {
+    for vip in vips.iter().filter(|vip| vip.steering.has(Scheme::Agent)) {
+        report.problem(
+            &vip.span,
+            format!(
+                "VIP {} is steered by \"agent\", and nobody listens to agents; add [agents] with `listen`",
+                vip.label()
+            ),
+        );
     }
 }
 

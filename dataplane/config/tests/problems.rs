@@ -271,17 +271,17 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     (
         r#"steering = ["learn"]"#,
         r#"steering = ["token-map"]"#,
-        &[r#"36:13: `steering` "token-map" is not yet available in this version; there is "learn""#],
+        &[r#"36:13: `steering` "token-map" is not yet available in this version; there is "learn" and "agent""#],
     ),
     (
         r#"steering = ["learn"]"#,
         r#"steering = ["lern"]"#,
-        &[r#"36:13: `steering` "lern" is unknown; there is "learn""#],
+        &[r#"36:13: `steering` "lern" is unknown; there is "learn" and "agent""#],
     ),
     (
         r#"steering = ["learn"]"#,
         r#"steering = "learn""#,
-        &[r#"36:12: `steering` is a string; give a list of "learn""#],
+        &[r#"36:12: `steering` is a string; give a list of "learn" and "agent""#],
     ),
     (
         r#"unknown_token = "drop""#,
@@ -521,5 +521,40 @@ fn limits_of_the_data_plane_are_limits_of_the_file() {
     assert_eq!(
         problems(&with("port     = 8000", &format!("port = {ports:?}"))),
         ["weft.toml:27:1: more than 4096 pairs of address and port; Weft takes no more"]
+    );
+}
+
+#[test]
+fn agents_are_listened_to_where_they_are_asked_for_and_by_whom_may_be_believed() {
+    let steered = with(r#"steering = ["learn"]"#, r#"steering = ["learn", "agent"]"#);
+    let agents = |lines: &str| problems(&format!("{steered}\n[agents]\n{lines}\n"));
+    let files = "authority = \"a.pem\"\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n";
+    assert_eq!(agents("listen = \"127.0.0.1:7443\""), [""; 0]);
+    assert_eq!(agents("listen = \"[::1]:7443\""), [""; 0]);
+    assert_eq!(agents(&format!("listen = \"10.0.1.254:7443\"\n{files}")), [""; 0]);
+    assert_eq!(
+        problems(&steered),
+        [
+            "weft.toml:27:1: VIP `web` is steered by \"agent\", and nobody listens to agents; add [agents] with `listen`"
+        ]
+    );
+    assert_eq!(
+        agents("listen = \"10.0.1.254:7443\""),
+        [
+            "weft.toml:40:10: 10.0.1.254 can be reached from elsewhere, and nothing says who may report: give `authority`, \
+          `certificate` and `key`, or listen on 127.0.0.1 or ::1"
+        ]
+    );
+    assert_eq!(
+        agents("listen = \"127.0.0.1:7443\"\nkey = \"k.pem\""),
+        ["weft.toml:39:1: `authority`, `certificate` and `key` go together; give all three"]
+    );
+    assert_eq!(
+        agents("listen = \"127.0.0.1\""),
+        ["weft.toml:40:10: \"127.0.0.1\" is no address with a port; write it as \"10.0.1.254:7443\""]
+    );
+    assert_eq!(
+        agents("listen = \"127.0.0.1:7443\"\nreports_per_second = 1"),
+        ["weft.toml:41:22: 1 is out of range for `reports_per_second`; it goes from 100 to 1000000"]
     );
 }

@@ -28,7 +28,8 @@ const ARROWS: &[Arrows] = &[
         uses: &["engine", "dpdk", "ipc", "config", "capture", "site"],
         tests_use: &["packet"],
     },
-    Arrows { name: "weft-ctrlplane", uses: &["ipc", "config", "steering"], tests_use: &[] },
+    Arrows { name: "weft-agent", uses: &[], tests_use: &[] },
+    Arrows { name: "weft-ctrlplane", uses: &["ipc", "config", "steering", "weft-agent"], tests_use: &[] },
     Arrows {
         name: "weft-bench",
         uses: &["engine", "packet", "ipc", "dpdk", "config", "capture", "site", "steering"],

@@ -1,0 +1,276 @@
+//! One agent's connection: handshake, hello, then lines at a bounded rate until it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::wire::{FromAgent, FromControlPlane, MAX_LINE, VERSION};
+use anyhow::{Context, bail};
+use futures_util::{SinkExt, StreamExt};
+use ipc::message::Name;
+use ipc::report::Report;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::codec::{Framed, LinesCodec};
+
+use super::ledger::Ledger;
+use super::targets::Targets;
+use super::{Agents, HANDSHAKE, identity};
+
+/// An agent says something at least this often, and is taken for dead after twice so long.
+const ALIVE: Duration = Duration::from_secs(10);
+
+/// For so long the data plane keeps what an agent vouched for: a connection may break and come back meanwhile.
+const LEASE: Duration = Duration::from_secs(60);
+
+/// Reports handed to the data plane at once.
+const AT_ONCE: usize = 512;
+
+/// How far ahead of its rate an agent may be.
+const BURST: Duration = Duration::from_secs(1);
+
+/// Pause before the data plane is tried again.
+const NO_DATAPLANE: Duration = Duration::from_millis(500);
+
+/// What the data plane shall be told: pool, backend, report.
+type Told = (Name, Name, Report);
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+type Lines = Framed<Box<dyn Stream>, LinesCodec>;
+
+/// Serves one agent until it ends. The error is for the log.
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    number: u64,
+    acceptor: Option<TlsAcceptor>,
+    agents: &Arc<Agents>,
+) -> anyhow::Result<()> {
+    stream.set_nodelay(true)?;
+    let greeting = greet(stream, acceptor);
+    let (mut lines, mut names) =
+        tokio::time::timeout(HANDSHAKE, greeting).await.context("no hello in time")??;
+    let targets = Targets::of(&agents.control.effective());
+    let expected = targets.backends();
+    let claimed = names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+    names.retain(|name| expected.contains(name));
+    if names.is_empty() {
+        let why = format!(
+            "none of the names in the certificate ({claimed}) is a backend of a VIP that agents steer: see \
+             `steering` and the backends' names"
+        );
+        say(&mut lines, &FromControlPlane::Refused(why.clone())).await?;
+        bail!(why);
+    }
+    let ledgers = agents.enter(&names, peer, number);
+    log::info!("agent {peer} speaks for backend {}", claimed);
+    let mut connection = Connection {
+        agents,
+        lines,
+        ledgers,
+        names: names.clone(),
+        number,
+        targets,
+        revision: agents.control.revision(),
+        told: Vec::new(),
+        pace: Pace::new(agents.settings.reports_per_second),
+    };
+    let ended = connection.run().await;
+    agents.leave(&names, number);
+    log::info!(
+        "agent {peer} of backend {claimed} is gone; what it vouched for is kept for {} s",
+        LEASE.as_secs()
+    );
+    ended
+}
+
+/// The handshake and the hello: the lines, and whom the agent may speak for.
+async fn greet(stream: TcpStream, acceptor: Option<TlsAcceptor>) -> anyhow::Result<(Lines, Vec<Name>)> {
+    let codec = LinesCodec::new_with_max_length(MAX_LINE);
+    let (mut lines, certified): (Lines, _) = match acceptor {
+        Some(acceptor) => {
+            let stream = acceptor.accept(stream).await?;
+            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let names = certificates.first().map(identity::names).unwrap_or_default();
+            (Framed::new(Box::new(stream) as Box<dyn Stream>, codec), Some(names))
+        }
+        None => (Framed::new(Box::new(stream) as Box<dyn Stream>, codec), None),
+    };
+    let FromAgent::Hello { version, backend } = hear(&mut lines).await? else { bail!("no hello") };
+    if version != VERSION {
+        let why =
+            format!("it speaks version {version}, this weft-ctrlplane {VERSION}: update the older of both");
+        say(&mut lines, &FromControlPlane::Refused(why.clone())).await?;
+        bail!(why);
+    }
+    let names = match certified {
+        Some(names) => names,
+        None => vec![backend.context("it did not say which backend it is")?.parse()?],
+    };
+    Ok((lines, names))
+}
+
+struct Connection<'a> {
+    agents: &'a Arc<Agents>,
+    lines: Lines,
+    ledgers: Vec<(Name, Arc<Mutex<Ledger>>)>,
+    names: Vec<Name>,
+    number: u64,
+    targets: Targets,
+    /// Of the configuration that `targets` are of.
+    revision: u64,
+    /// What waits for the data plane.
+    told: Vec<Told>,
+    pace: Pace,
+}
+
+impl Connection<'_> {
+    async fn run(&mut self) -> anyhow::Result<()> {
+        let backends = self.names.iter().map(ToString::to_string).collect();
+        let welcome =
+            FromControlPlane::Welcome { version: VERSION, backends, alive_seconds: ALIVE.as_secs() };
+        say(&mut self.lines, &welcome).await?;
+        let mut attached = self.agents.session.attachments();
+        attached.mark_unchanged();
+        let mut lease = tokio::time::interval(ALIVE);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                line = hear(&mut self.lines) => {
+                    heard = Instant::now();
+                    self.take(line?).await?;
+                    self.take_what_is_there().await?;
+                    self.tell().await;
+                }
+                _ = lease.tick() => {
+                    if heard.elapsed() > 2 * ALIVE {
+                        bail!("it said nothing for {} s", heard.elapsed().as_secs());
+                    }
+                    if !self.agents.is_current(&self.names, self.number) {
+                        let why = "another agent of this backend has connected since".to_owned();
+                        say(&mut self.lines, &FromControlPlane::Refused(why.clone())).await?;
+                        bail!(why);
+                    }
+                    self.renew_lease().await;
+                }
+                changed = attached.changed() => {
+                    changed.context("weft-ctrlplane is stopping")?;
+                    // The tables may be empty, or of a data plane that never heard of this agent.
+                    self.renew_lease().await;
+                    say(&mut self.lines, &FromControlPlane::DumpAgain).await?;
+                }
+            }
+        }
+    }
+
+    /// Lines that came along with one, without waiting for more.
+    async fn take_what_is_there(&mut self) -> anyhow::Result<()> {
+        while self.told.len() < AT_ONCE {
+            let next = std::future::poll_fn(|cx| {
+                std::task::Poll::Ready(match self.lines.poll_next_unpin(cx) {
+                    std::task::Poll::Ready(line) => Some(line),
+                    std::task::Poll::Pending => None,
+                })
+            });
+            match next.await {
+                Some(line) => self.take(parse(line)?).await?,
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, said: FromAgent) -> anyhow::Result<()> {
+        self.pace.wait().await;
+        let revision = self.agents.control.revision();
+        if revision != self.revision {
+            (self.targets, self.revision) = (Targets::of(&self.agents.control.effective()), revision);
+        }
+        for (name, ledger) in &self.ledgers {
+            let mut ledger = ledger.lock().await;
+            let told = &mut self.told;
+            let mut tell = |pool: Name, report: Report| told.push((pool, *name, report));
+            match &said {
+                FromAgent::Hello { .. } => bail!("a second hello"),
+                FromAgent::Alive => continue,
+                FromAgent::Event(event) => ledger.event(event, *name, &self.targets, &mut tell),
+                FromAgent::Dump(mark) => ledger.mark(*mark, &mut tell),
+            }
+            let dumped = matches!(said, FromAgent::Dump(agent::wire::Mark::End));
+            self.agents.note(*name, &ledger, dumped);
+        }
+        Ok(())
+    }
+
+    /// Hands on what was reported. Where there is no data plane it is lost, and asked for again when there is one.
+    async fn tell(&mut self) {
+        let told = std::mem::take(&mut self.told);
+        if !told.is_empty() && self.agents.session.report(told).await.is_err() {
+            tokio::time::sleep(NO_DATAPLANE).await;
+        }
+    }
+
+    async fn renew_lease(&mut self) {
+        let seconds = u16::try_from(LEASE.as_secs()).unwrap_or(u16::MAX);
+        for name in &self.names {
+            let pools = self.targets.pools_of(*name);
+            self.told.extend(pools.map(|pool| (pool, *name, Report::Lease { seconds })));
+        }
+        self.tell().await;
+    }
+}
+
+async fn hear(lines: &mut Lines) -> anyhow::Result<FromAgent> {
+    parse(lines.next().await)
+}
+
+fn parse(line: Option<Result<String, tokio_util::codec::LinesCodecError>>) -> anyhow::Result<FromAgent> {
+    let Some(line) = line else { bail!("it closed the connection") };
+    serde_json::from_str(&line?).context("a line that no agent says")
+}
+
+async fn say(lines: &mut Lines, said: &FromControlPlane) -> anyhow::Result<()> {
+    Ok(lines.send(serde_json::to_string(said)?).await?)
+}
+
+/// So many lines a second, and [`BURST`] of them at once. Who is faster waits, by TCP's own means.
+struct Pace {
+    each: Duration,
+    next: Instant,
+}
+
+impl Pace {
+    fn new(per_second: u32) -> Self {
+        Self { each: Duration::from_secs(1) / per_second.max(1), next: Instant::now() }
+    }
+
+    async fn wait(&mut self) {
+        self.next = self.next.max(Instant::now()) + self.each;
+        if let Some(allowed) = self.next.checked_sub(BURST) {
+            tokio::time::sleep_until(allowed).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_gets_a_burst_and_then_its_rate() {
+        let mut pace = Pace::new(1000);
+        let began = Instant::now();
+        for _ in 0..1000 {
+            pace.wait().await;
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO, "a burst of a second's worth");
+        for _ in 0..3000 {
+            pace.wait().await;
+        }
+        assert_eq!(began.elapsed().as_secs(), 3);
+    }
+}
