@@ -11,6 +11,7 @@ use crate::engine_bench;
 use crate::generate;
 use crate::goals;
 use crate::merge;
+use crate::page;
 use crate::plot;
 use crate::report::Run;
 use crate::send;
@@ -54,6 +55,8 @@ pub enum Command {
     },
     /// Makes one run of several, of one machine and one day, as JSON and CSV.
     Merge(merge::Args),
+    /// Puts a recorded run's figures into the tables of a page of Markdown.
+    Page(page::Args),
     /// Draws a recorded run: SVG and PNG of each plot it has rows for, with its conditions.
     Plot {
         /// The run's JSON file.
@@ -85,6 +88,7 @@ impl Cli {
             Command::Compare(args) => compare::run(args),
             Command::Send(args) => send::run(args),
             Command::Merge(args) => merge::run(args),
+            Command::Page(args) => page::run(args),
             Command::Engine(options) => engine_bench::run(options),
             Command::Floor(options) => engine_bench::run_floor(options),
             Command::Goals(options) => goals::run(options),

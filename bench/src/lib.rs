@@ -18,6 +18,7 @@ pub mod machine;
 pub mod measure;
 pub mod merge;
 pub mod number;
+pub mod page;
 pub mod pages;
 pub mod plot;
 pub mod report;
