@@ -11,6 +11,7 @@
 //! - Whatever way a run ends, the next start removes what it left ([`session::sweep`]).
 #![forbid(unsafe_code)]
 
+pub mod agents;
 pub mod balancer;
 pub mod bird;
 pub mod counters;
