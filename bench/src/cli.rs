@@ -12,6 +12,7 @@ use crate::generate;
 use crate::goals;
 use crate::merge;
 use crate::page;
+use crate::peer;
 use crate::plot;
 use crate::report::Run;
 use crate::send;
@@ -69,6 +70,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Speaks MPTCP, also what no kernel speaks, through Weft: checks every proof, names every join that went astray.
+    #[command(subcommand)]
+    Peer(peer::Command),
     /// Holds what came out of Weft to what went in: backends, headers, bytes, spread. Exit code 1 where it fails.
     Verify(Verify),
     /// Counts instructions, allocations and system calls a packet, and holds them to the committed budget.
@@ -108,6 +112,7 @@ impl Cli {
                 }
                 Ok(())
             }
+            Command::Peer(command) => peer::run(command),
             Command::Verify(verify) => verify.run(),
             Command::Budget(options) => budget::run(options),
             Command::Count(count) => count.run(),

@@ -20,6 +20,7 @@ pub mod merge;
 pub mod number;
 pub mod page;
 pub mod pages;
+pub mod peer;
 pub mod plot;
 pub mod report;
 pub mod send;

@@ -33,7 +33,7 @@ mod payload;
 mod plan;
 mod profile;
 mod progress;
-mod random;
+pub(crate) mod random;
 mod script;
 mod segment;
 mod size;

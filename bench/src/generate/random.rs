@@ -31,7 +31,7 @@ pub(super) fn number(seed: u64, purpose: Purpose, index: u64) -> u64 {
 
 /// splitmix64's output function: a bijection whose every output bit depends on every input bit.
 #[inline]
-pub(super) const fn scramble(word: u64) -> u64 {
+pub(crate) const fn scramble(word: u64) -> u64 {
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)

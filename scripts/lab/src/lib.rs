@@ -29,6 +29,7 @@ pub mod replay;
 pub mod report;
 pub mod router;
 pub mod session;
+pub mod simulator;
 pub mod stand;
 pub mod topology;
 pub mod traffic;

@@ -39,6 +39,9 @@ enum Action {
     /// Ask the server behind the VIP to send a large datagram back; runs inside the client's namespace.
     #[command(hide = true)]
     Datagram(traffic::datagram::Options),
+    /// Send to a server that sends back what it gets; runs inside the client's namespace.
+    #[command(hide = true)]
+    Echo(traffic::echo::Options),
     /// Ping the VIP through a hand-made tunnel packet; runs inside the client's namespace.
     #[command(hide = true)]
     Knock(knock::Options),
@@ -76,6 +79,7 @@ fn run(action: Action) -> Result<ExitCode> {
         Action::Serve { name, port } => traffic::serve::serve(&name, &port)?,
         Action::Client(options) => traffic::client::run(&options)?,
         Action::Datagram(options) => traffic::datagram::run(&options)?,
+        Action::Echo(options) => traffic::echo::run(&options)?,
         Action::Knock(options) => knock::knock(&options)?,
         Action::Probe(options) => traffic::probe::run(&options)?,
         Action::Flood(options) => traffic::flood::run(&options)?,

@@ -13,6 +13,7 @@
 
 pub mod client;
 pub mod datagram;
+pub mod echo;
 pub mod flood;
 pub mod probe;
 pub mod serve;

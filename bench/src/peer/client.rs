@@ -1,0 +1,360 @@
+//! The client's side: opens connections, sends data, joins them from other addresses, sends more, and closes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use packet::Flags;
+use serde::Serialize;
+
+use super::connection::{Connection, End, Signal};
+use super::host::{At, Host, Tally};
+use super::option::{FLAG_H, MpOption, Name};
+use super::proof;
+use super::segment::Segment;
+use super::subflow::{End as Ending, Nonces, State, Subflow};
+
+/// What a client does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Whom it connects to.
+    pub service: SocketAddr,
+    /// Where it connects from, and joins from: the first, then one for each join.
+    pub addresses: Vec<IpAddr>,
+    /// How many connections.
+    pub connections: u32,
+    /// How many of them at once.
+    pub at_once: u32,
+    /// Joins of each connection.
+    pub joins: u32,
+    /// Bytes sent over each subflow.
+    pub bytes: u32,
+    /// Whether the server sends back what it gets.
+    pub echo: bool,
+    /// The version asked for.
+    pub version: u8,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Opening,
+    Talking,
+    Joining,
+    TalkingOnAll,
+    Closing,
+    Done,
+}
+
+/// One connection's own.
+struct Errand {
+    stage: Stage,
+    key: [u8; 8],
+    sent: Vec<u8>,
+}
+
+/// What became of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Connections asked for.
+    pub asked: u64,
+    /// Connections that are MPTCP.
+    pub mptcp: u64,
+    /// Connections whose data all arrived, and all came back where it should.
+    pub whole: u64,
+    /// Joins asked for.
+    pub joins: u64,
+    /// Joins that succeeded.
+    pub joined: u64,
+    /// Joins that were answered with RST.
+    pub refused: u64,
+    /// Joins that nobody answered.
+    pub lost: u64,
+    /// Joins whose answer had a wrong HMAC.
+    pub wrong_hmac: u64,
+    /// Joins answered without MPTCP.
+    pub no_mptcp: u64,
+}
+
+/// A client.
+pub struct Client {
+    host: Host,
+    plan: Plan,
+    errands: Vec<Errand>,
+    port: u16,
+}
+
+impl Client {
+    /// A client whose keys follow from a seed.
+    pub fn new(seed: u64, plan: Plan) -> Self {
+        Self { host: Host::new(seed), plan, errands: Vec::new(), port: 20_000 }
+    }
+
+    /// What it has seen.
+    pub fn tally(&self) -> &Tally {
+        &self.host.tally
+    }
+
+    /// Notes a frame that was damaged.
+    pub fn damaged(&mut self) {
+        self.host.tally.damaged += 1;
+    }
+
+    /// Whether all is over.
+    pub fn is_done(&self) -> bool {
+        let opened = u32::try_from(self.errands.len()).unwrap_or(u32::MAX);
+        opened >= self.plan.connections && self.errands.iter().all(|errand| errand.stage == Stage::Done)
+    }
+
+    /// Connections that are over.
+    pub fn done(&self) -> u64 {
+        self.errands.iter().filter(|errand| errand.stage == Stage::Done).count() as u64
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn due(&self) -> Option<Duration> {
+        self.host.due()
+    }
+
+    /// What is to be sent.
+    pub fn take_out(&mut self) -> Vec<Segment> {
+        core::mem::take(&mut self.host.out)
+    }
+
+    /// Lets time go on.
+    pub fn tick(&mut self, now: Duration) {
+        for connection in self.host.tick(now) {
+            self.progress(connection);
+        }
+        let busy = self.errands.iter().filter(|errand| errand.stage != Stage::Done).count();
+        let room = usize::try_from(self.plan.at_once).unwrap_or(usize::MAX).saturating_sub(busy);
+        let left =
+            usize::try_from(self.plan.connections).unwrap_or(usize::MAX).saturating_sub(self.errands.len());
+        for _ in 0..room.min(left) {
+            self.open();
+        }
+    }
+
+    /// Takes a segment in.
+    pub fn receive(&mut self, segment: &Segment, now: Duration) {
+        self.host.now = now;
+        let Some(at) = self.host.find(segment) else {
+            self.host.tally.stray += 1;
+            return self.host.deny(segment, Vec::new());
+        };
+        let Some(state) = self.host.subflow(at).map(|subflow| subflow.state) else { return };
+        match state {
+            _ if segment.flags.rst() => self.host.reset(at, segment),
+            State::Closed => {}
+            State::Opening => self.answered(at, segment),
+            _ if segment.flags.syn() => self.host.acknowledge(at),
+            _ => {
+                if state == State::Proving
+                    && let Some(subflow) = self.host.subflow(at)
+                {
+                    subflow.proven();
+                    subflow.state = State::Open;
+                    self.host.tally.joined += 1;
+                }
+                self.host.established(at, segment);
+            }
+        }
+        self.progress(at.connection);
+    }
+
+    /// What became of all.
+    pub fn outcome(&self) -> Outcome {
+        let mut outcome = Outcome { asked: u64::from(self.plan.connections), ..Outcome::default() };
+        for (connection, errand) in self.host.connections.iter().zip(&self.errands) {
+            outcome.mptcp += u64::from(connection.mptcp);
+            let back = !self.plan.echo || connection.received == errand.sent;
+            outcome.whole += u64::from(connection.is_taken() && back && !errand.sent.is_empty());
+            for join in connection.subflows.iter().filter(|subflow| subflow.join.is_some()) {
+                outcome.joins += 1;
+                match join.end {
+                    None | Some(Ending::Finished) => outcome.joined += 1,
+                    Some(Ending::Reset) => outcome.refused += 1,
+                    Some(Ending::Lost) => outcome.lost += 1,
+                    Some(Ending::WrongHmac) => outcome.wrong_hmac += 1,
+                    Some(Ending::NoMptcp) => outcome.no_mptcp += 1,
+                }
+            }
+        }
+        outcome
+    }
+
+    /// The next port to come from: 20000 to 59999.
+    fn next_port(&mut self) -> u16 {
+        let port = self.port;
+        self.port = if port >= 59_999 { 20_000 } else { port + 1 };
+        port
+    }
+
+    /// Where a subflow comes from.
+    fn source(&mut self, path: usize) -> Option<SocketAddr> {
+        let count = self.plan.addresses.len();
+        let address = self.plan.addresses.get(path % count.max(1)).copied()?;
+        Some(SocketAddr::new(address, self.next_port()))
+    }
+
+    /// Opens a connection.
+    fn open(&mut self) {
+        let Some(source) = self.source(0) else { return };
+        let key = self.host.random.key();
+        let first = Subflow::open(source, self.plan.service, self.host.random.word());
+        let version = self.plan.version;
+        let sender = (version == 0).then_some(Name::Key(key));
+        let at = self.host.adopt(Connection::new(version, Signal::Keys, FLAG_H, true, first));
+        self.host.send(at, Flags::SYN, vec![MpOption::CapableSyn { version, flags: FLAG_H, sender }]);
+        self.errands.push(Errand { stage: Stage::Opening, key, sent: Vec::new() });
+    }
+
+    /// A SYN was answered.
+    fn answered(&mut self, at: At, segment: &Segment) {
+        let now = self.host.now;
+        let key = self.errands.get(at.connection).map(|errand| errand.key).unwrap_or_default();
+        let Some(subflow) = self.host.subflow(at) else { return };
+        let fits = segment.flags.has(Flags::SYN.with(Flags::ACK)) && subflow.acknowledge(segment.ack, now);
+        if !fits || !subflow.is_acknowledged() {
+            return;
+        }
+        subflow.heard_syn(segment);
+        if let Some(nonces) = subflow.join {
+            return self.welcomed(at, nonces, segment);
+        }
+        subflow.state = State::Open;
+        let capable = segment.find(|option| match option {
+            MpOption::CapableSynAck { version, flags, sender } => Some((*version, *flags, *sender)),
+            _ => None,
+        });
+        let Some(connection) = self.host.connection(at) else { return };
+        match capable.filter(|(version, ..)| *version <= connection.version) {
+            Some((version, flags, sender)) => {
+                connection.version = version;
+                connection.flags = flags;
+                connection.name(End::of_key(version, key), End::of(version, sender));
+                self.host.tally.connections += 1;
+            }
+            None => self.host.tally.plain += 1,
+        }
+        self.host.acknowledge(at);
+    }
+
+    /// A join was answered.
+    fn welcomed(&mut self, at: At, mut nonces: Nonces, segment: &Segment) {
+        let now = self.host.now;
+        let answer = segment.find(|option| match option {
+            MpOption::JoinSynAck { hmac, nonce, .. } => Some((*hmac, *nonce)),
+            _ => None,
+        });
+        let Some((given, remote)) = answer else {
+            return self.host.refuse(at, Ending::NoMptcp, Vec::new());
+        };
+        nonces.remote = remote;
+        let Some(connection) = self.host.connection(at) else { return };
+        let version = connection.version;
+        let (local, remote) = (&connection.local.key[..], &connection.remote.key[..]);
+        if given != proof::join_short(version, [remote, local], [nonces.remote, nonces.local]) {
+            self.host.tally.wrong_hmac += 1;
+            return self.host.refuse(at, Ending::WrongHmac, Vec::new());
+        }
+        let hmac = proof::join(version, [local, remote], [nonces.local, nonces.remote]);
+        if let Some(subflow) = self.host.subflow(at) {
+            subflow.join = Some(nonces);
+            subflow.state = State::Proving;
+            let segment = subflow.prove(vec![MpOption::JoinAck { hmac }], now);
+            self.host.out.push(segment);
+        }
+    }
+
+    /// Takes a connection a step further, where it can go.
+    fn progress(&mut self, index: usize) {
+        loop {
+            let Some(stage) = self.errands.get(index).map(|errand| errand.stage) else { return };
+            let Some(next) = self.step(index, stage) else { break };
+            if let Some(errand) = self.errands.get_mut(index) {
+                errand.stage = next;
+            }
+        }
+        self.host.pump(index);
+    }
+
+    /// What follows on this stage, if it is time.
+    fn step(&mut self, index: usize, stage: Stage) -> Option<Stage> {
+        let connection = self.host.connections.get(index)?;
+        let state = connection.subflows.first()?.state;
+        let all_closed = connection.subflows.iter().all(|subflow| subflow.state == State::Closed);
+        if all_closed && stage != Stage::Done {
+            return Some(Stage::Done);
+        }
+        match stage {
+            Stage::Opening => {
+                (state == State::Open).then_some(())?;
+                self.say(index, 0);
+                Some(Stage::Talking)
+            }
+            Stage::Talking => {
+                self.heard(index).then_some(())?;
+                let connection = self.host.connections.get(index)?;
+                if connection.mptcp && self.plan.joins > 0 {
+                    (1..=self.plan.joins).for_each(|path| self.join(index, path));
+                    return Some(Stage::Joining);
+                }
+                self.host.close(index);
+                Some(Stage::Closing)
+            }
+            Stage::Joining => {
+                let mut joins = connection.subflows.iter().skip(1);
+                joins.all(|join| matches!(join.state, State::Open | State::Closed)).then_some(())?;
+                for subflow in 1..connection.subflows.len() {
+                    self.say(index, subflow);
+                }
+                Some(Stage::TalkingOnAll)
+            }
+            Stage::TalkingOnAll => {
+                self.heard(index).then_some(())?;
+                self.host.close(index);
+                Some(Stage::Closing)
+            }
+            Stage::Closing | Stage::Done => None,
+        }
+    }
+
+    /// Whether all that was said has arrived, and came back where it should.
+    fn heard(&self, index: usize) -> bool {
+        let (Some(connection), Some(errand)) = (self.host.connections.get(index), self.errands.get(index))
+        else {
+            return false;
+        };
+        connection.is_taken() && (!self.plan.echo || connection.received.len() >= errand.sent.len())
+    }
+
+    /// Sends data over an open subflow.
+    fn say(&mut self, index: usize, subflow: usize) {
+        let open = |connection: &Connection| connection.subflows.get(subflow).map(|subflow| subflow.state);
+        if self.host.connections.get(index).and_then(open) != Some(State::Open) {
+            return;
+        }
+        let bytes: Vec<u8> = (0..self.plan.bytes).map(|_| self.host.random.key()[0]).collect();
+        if let (Some(connection), Some(errand)) =
+            (self.host.connections.get_mut(index), self.errands.get_mut(index))
+        {
+            connection.send(subflow, &bytes);
+            errand.sent.extend(bytes);
+        }
+    }
+
+    /// Joins a connection from another address.
+    fn join(&mut self, index: usize, path: u32) {
+        let Some(source) = self.source(usize::try_from(path).unwrap_or(0)) else { return };
+        let (start, nonce) = (self.host.random.word(), self.host.random.word());
+        let mut subflow = Subflow::open(source, self.plan.service, start);
+        subflow.join = Some(Nonces { local: nonce, remote: 0 });
+        let Some(token) = self.host.connections.get(index).map(|connection| connection.remote.token) else {
+            return;
+        };
+        if let Some(at) = self.host.extend(index, subflow) {
+            let id = u8::try_from(path).unwrap_or(u8::MAX);
+            self.host.send(at, Flags::SYN, vec![MpOption::JoinSyn { id, token, nonce }]);
+        }
+    }
+}

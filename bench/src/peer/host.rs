@@ -1,0 +1,363 @@
+//! What both roles share: connections by their ends and tokens, established subflows, timers, counts.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use packet::Flags;
+use serde::Serialize;
+
+use super::connection::Connection;
+use super::option::{Map, MpOption};
+use super::segment::Segment;
+use super::subflow::{End, Subflow};
+use crate::generate::random::scramble;
+
+/// A subflow of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Which connection.
+    pub connection: usize,
+    /// Which of its subflows.
+    pub subflow: usize,
+}
+
+/// A join that named no connection here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnknownToken {
+    /// The token, 8 hexadecimal digits.
+    pub token: String,
+    /// Who asked.
+    pub from: SocketAddr,
+}
+
+/// What a host has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// MPTCP connections whose handshake is complete.
+    pub connections: u64,
+    /// Connections without MPTCP.
+    pub plain: u64,
+    /// Subflows that joined, both HMACs right.
+    pub joined: u64,
+    /// Joins that named no connection here: each one.
+    pub unknown_tokens: Vec<UnknownToken>,
+    /// Joins whose HMAC was wrong.
+    pub wrong_hmac: u64,
+    /// Handshakes whose third packet named us by what we had not said.
+    pub wrong_echo: u64,
+    /// Segments of no flow that is known here.
+    pub stray: u64,
+    /// Resets received.
+    pub resets: u64,
+    /// Segments sent again.
+    pub again: u64,
+    /// Frames with a wrong checksum.
+    pub damaged: u64,
+    /// Bytes of data received in order.
+    pub bytes: u64,
+}
+
+impl Tally {
+    /// Adds another host's.
+    pub fn add(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.plain += other.plain;
+        self.joined += other.joined;
+        self.unknown_tokens.extend(other.unknown_tokens.iter().cloned());
+        self.wrong_hmac += other.wrong_hmac;
+        self.wrong_echo += other.wrong_echo;
+        self.stray += other.stray;
+        self.resets += other.resets;
+        self.again += other.again;
+        self.damaged += other.damaged;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Numbers that look random and follow from a seed.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The numbers of a seed.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn long(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        scramble(self.0)
+    }
+
+    /// The next 32 bits.
+    pub fn word(&mut self) -> u32 {
+        let [a, b, c, d, ..] = self.long().to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
+    }
+
+    /// The next key.
+    pub fn key(&mut self) -> [u8; 8] {
+        self.long().to_be_bytes()
+    }
+}
+
+/// A host.
+pub struct Host {
+    /// The time, from any beginning.
+    pub now: Duration,
+    /// Every connection there ever was.
+    pub connections: Vec<Connection>,
+    /// What is to be sent.
+    pub out: Vec<Segment>,
+    /// What happened.
+    pub tally: Tally,
+    /// Keys, nonces, first numbers.
+    pub random: Random,
+    /// Connections by our token.
+    pub tokens: HashMap<u32, usize>,
+    flows: HashMap<(SocketAddr, SocketAddr), At>,
+}
+
+impl Host {
+    /// A host whose keys follow from a seed.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            now: Duration::ZERO,
+            connections: Vec::new(),
+            out: Vec::new(),
+            tally: Tally::default(),
+            random: Random::new(seed),
+            tokens: HashMap::new(),
+            flows: HashMap::new(),
+        }
+    }
+
+    /// Whose a segment is.
+    pub fn find(&self, segment: &Segment) -> Option<At> {
+        self.flows.get(&(segment.to, segment.from)).copied()
+    }
+
+    /// Takes a connection in with its first subflow.
+    pub fn adopt(&mut self, connection: Connection) -> At {
+        let at = At { connection: self.connections.len(), subflow: 0 };
+        if let Some(first) = connection.subflows.first() {
+            self.flows.insert((first.local, first.remote), at);
+        }
+        self.connections.push(connection);
+        at
+    }
+
+    /// Takes a further subflow in.
+    pub fn extend(&mut self, connection: usize, subflow: Subflow) -> Option<At> {
+        let ends = (subflow.local, subflow.remote);
+        let subflows = &mut self.connections.get_mut(connection)?.subflows;
+        let at = At { connection, subflow: subflows.len() };
+        subflows.push(subflow);
+        self.flows.insert(ends, at);
+        Some(at)
+    }
+
+    /// A connection.
+    pub fn connection(&mut self, at: At) -> Option<&mut Connection> {
+        self.connections.get_mut(at.connection)
+    }
+
+    /// A subflow.
+    pub fn subflow(&mut self, at: At) -> Option<&mut Subflow> {
+        self.connection(at)?.subflows.get_mut(at.subflow)
+    }
+
+    /// Sends a segment of a subflow.
+    pub fn send(&mut self, at: At, flags: Flags, mptcp: Vec<MpOption>) {
+        let now = self.now;
+        if let Some(segment) = self.subflow(at).map(|subflow| subflow.make(flags, mptcp, Vec::new(), now)) {
+            self.out.push(segment);
+        }
+    }
+
+    /// Acknowledges, with what MPTCP has to say.
+    pub fn acknowledge(&mut self, at: At) {
+        let option = self.connection(at).map(|connection| connection.state_option(at.subflow));
+        self.send(at, Flags::ACK, option.unwrap_or_default());
+    }
+
+    /// Refuses a subflow.
+    pub fn refuse(&mut self, at: At, end: End, mptcp: Vec<MpOption>) {
+        if let Some(subflow) = self.subflow(at) {
+            subflow.end = Some(end);
+            let segment = subflow.reset(mptcp);
+            self.out.push(segment);
+        }
+    }
+
+    /// Answers a segment of nobody with RST (RFC 9293 section 3.10.7.1).
+    pub fn deny(&mut self, segment: &Segment, mptcp: Vec<MpOption>) {
+        if segment.flags.rst() {
+            return;
+        }
+        let (seq, ack, flags) = if segment.flags.ack() {
+            (segment.ack, 0, Flags::RST)
+        } else {
+            (0, segment.seq.wrapping_add(segment.len()), Flags::RST.with(Flags::ACK))
+        };
+        let options = super::option::Options { timestamps: None, mptcp };
+        let (from, to) = (segment.to, segment.from);
+        self.out.push(Segment { from, to, seq, ack, flags, options, payload: Vec::new() });
+    }
+
+    /// Takes a reset in.
+    pub fn reset(&mut self, at: At, segment: &Segment) {
+        self.tally.resets += 1;
+        let fastclose = segment.find(fastclose);
+        let Some(connection) = self.connection(at) else { return };
+        if fastclose.is_some_and(|proof| connection.local.key.starts_with(&proof)) {
+            // The whole connection ends (RFC 8684 section 3.5).
+            connection.ended = true;
+            connection.subflows.iter_mut().for_each(|subflow| subflow.stop(End::Finished));
+        } else if let Some(subflow) = connection.subflows.get_mut(at.subflow) {
+            let end = if subflow.closing { End::Finished } else { End::Reset };
+            subflow.stop(end);
+        }
+    }
+
+    /// Takes a segment of an established subflow in; what of its data is new and in order.
+    pub fn established(&mut self, at: At, segment: &Segment) -> Vec<u8> {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(at.connection) else { return Vec::new() };
+        let Some(subflow) = connection.subflows.get_mut(at.subflow) else { return Vec::new() };
+        if !subflow.acknowledge(segment.ack, now) {
+            return Vec::new();
+        }
+        let place = subflow.place(segment.seq);
+        let is_next = subflow.take(segment);
+        let mut end = None;
+        for option in &segment.options.mptcp {
+            end = end.or(said(connection, at.subflow, option, segment));
+        }
+        let mut fresh = Vec::new();
+        if is_next && !segment.payload.is_empty() {
+            fresh = connection.take(at.subflow, place, &segment.payload);
+        }
+        if let Some(map) = end {
+            connection.take_end(map);
+        }
+        self.tally.bytes += fresh.len() as u64;
+        let is_end = end.is_some();
+        if !segment.is_empty() || is_end {
+            self.acknowledge(at);
+        }
+        if is_next && segment.flags.fin() {
+            self.finish(at);
+        }
+        self.settle(at);
+        fresh
+    }
+
+    /// They are done with a subflow: so are we, with the connection too where they have said so.
+    fn finish(&mut self, at: At) {
+        let now = self.now;
+        let Some(connection) = self.connection(at) else { return };
+        if let Some(subflow) = connection.subflows.get_mut(at.subflow) {
+            subflow.ended = true;
+        }
+        let closes = connection.ended || !connection.mptcp;
+        let segments = if closes {
+            connection.close(now)
+        } else {
+            let option = connection.state_option(at.subflow);
+            let subflow = connection.subflows.get_mut(at.subflow).filter(|subflow| !subflow.closing);
+            subflow.map(|subflow| subflow.finish(option, now)).into_iter().collect()
+        };
+        self.out.extend(segments);
+    }
+
+    /// Ends a subflow that both sides are done with.
+    fn settle(&mut self, at: At) {
+        if let Some(subflow) = self.subflow(at).filter(|subflow| subflow.ended && subflow.closing)
+            && subflow.is_acknowledged()
+        {
+            subflow.stop(End::Finished);
+        }
+    }
+
+    /// Sends what data may go now.
+    pub fn pump(&mut self, connection: usize) {
+        let now = self.now;
+        if let Some(connection) = self.connections.get_mut(connection) {
+            let segments = connection.pump(now);
+            self.out.extend(segments);
+        }
+    }
+
+    /// Ends a connection.
+    pub fn close(&mut self, connection: usize) {
+        let now = self.now;
+        if let Some(connection) = self.connections.get_mut(connection) {
+            let segments = connection.close(now);
+            self.out.extend(segments);
+        }
+    }
+
+    /// Lets time go on: sends again what was not acknowledged. The connections where something changed.
+    pub fn tick(&mut self, now: Duration) -> Vec<usize> {
+        self.now = now;
+        let mut changed = Vec::new();
+        for (index, connection) in self.connections.iter_mut().enumerate() {
+            for subflow in &mut connection.subflows {
+                if subflow.due().is_none_or(|due| due > now) {
+                    continue;
+                }
+                let again = subflow.again(now);
+                self.tally.again += again.len() as u64;
+                self.out.extend(again);
+                changed.push(index);
+            }
+        }
+        changed.dedup();
+        changed
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn due(&self) -> Option<Duration> {
+        let subflows = self.connections.iter().flat_map(|connection| &connection.subflows);
+        subflows.filter_map(Subflow::due).min()
+    }
+}
+
+fn fastclose(option: &MpOption) -> Option<[u8; 8]> {
+    match option {
+        MpOption::Fastclose { proof } => Some(*proof),
+        _ => None,
+    }
+}
+
+/// Takes what an option says of the connection; the mapping with which their data ends, if it does.
+fn said(connection: &mut Connection, index: usize, option: &MpOption, segment: &Segment) -> Option<Map> {
+    match *option {
+        MpOption::Dss { ack, map, fin } if connection.mptcp => {
+            connection.confirmed = true;
+            if let Some((ack, short)) = ack {
+                connection.acknowledge(ack, short);
+            }
+            let subflow = connection.subflows.get_mut(index)?;
+            if map.is_some() && !segment.payload.is_empty() {
+                subflow.map = map;
+            }
+            map.filter(|_| fin)
+        }
+        MpOption::CapableAck { data_len: Some(len), .. } if !segment.payload.is_empty() => {
+            let sequence = connection.remote.sequence.wrapping_add(1);
+            let subflow = connection.subflows.get_mut(index)?;
+            subflow.map = Some(Map { sequence, short: false, subflow_sequence: 1, len });
+            None
+        }
+        // ADD_ADDR: only who holds the connection sends one.
+        MpOption::Other(3) => {
+            connection.confirmed = true;
+            None
+        }
+        _ => None,
+    }
+}

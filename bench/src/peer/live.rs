@@ -1,0 +1,365 @@
+//! Live: a client or servers on a DPDK port, against real endpoints or through a real Weft.
+//!
+//! The port is any of DPDK's; in the lab it is `net_af_packet` on a veth of a namespace whose kernel has no address
+//! there. One thread polls it and sleeps when nothing comes: two cores are shared by everybody.
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use capture::CaptureWriter;
+use dpdk::{BURST, Burst, Eal, EalConfig, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
+
+use super::Version;
+use super::client::{Client, Plan};
+use super::neighbour::{OnLink, Station};
+use super::report::Report;
+use super::segment::{self, Inner, NoSegment, Segment};
+use super::server::Server;
+use crate::pages;
+
+/// The longest frame.
+const FRAME_ROOM: u16 = 2048;
+/// How long to sleep when nothing came.
+const PAUSE: Duration = Duration::from_micros(200);
+/// How often to ask again where somebody is.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+/// How long a client that is done stays to acknowledge what still comes.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// Arguments that both roles have.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Link {
+    /// The port, as DPDK takes it: net_af_packet0,iface=p0 for instance. A kernel behind it must not have the addresses.
+    #[arg(long, value_name = "DEVICE")]
+    pub vdev: String,
+    /// An address and its network, 10.0.1.31/24; may be given more than once.
+    #[arg(long = "address", value_name = "ADDRESS/BITS", required = true)]
+    pub addresses: Vec<OnLink>,
+    /// A gateway to everywhere else; may be given once for each network.
+    #[arg(long = "via", value_name = "ADDRESS")]
+    pub gateways: Vec<IpAddr>,
+    /// Where the service is.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub service: SocketAddr,
+    /// Ends after so many seconds, done or not.
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    /// The CPU to poll on; by default the last.
+    #[arg(long, value_name = "CPU")]
+    pub lcore: Option<u32>,
+    /// Memory for packet buffers, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 32)]
+    pub memory_mb: u32,
+    /// Writes every frame that is ours to this capture.
+    #[arg(long, value_name = "FILE.pcap")]
+    pub capture: Option<PathBuf>,
+    /// Prints one line of JSON when ready and one at the end.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `peer client`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ClientArguments {
+    /// The port and where things are.
+    #[command(flatten)]
+    pub link: Link,
+    /// The version asked for.
+    #[arg(long, value_enum, default_value_t = Version::V1)]
+    pub client_version: Version,
+    /// Connections.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub connections: u32,
+    /// Connections at once.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub at_once: u32,
+    /// Joins of each connection, from the further addresses in turn.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=7))]
+    pub joins: u32,
+    /// Bytes sent over each subflow.
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub bytes: u32,
+    /// The server does not send back what it gets: its acknowledgment is enough.
+    #[arg(long)]
+    pub no_echo: bool,
+}
+
+/// Arguments of `peer server`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServerArguments {
+    /// The port and where things are. A tunnelled packet is for the server at its outer address; there is one server
+    /// for each `--address`. What comes without a tunnel is for the first.
+    #[command(flatten)]
+    pub link: Link,
+    /// The latest version spoken.
+    #[arg(long, value_enum, default_value_t = Version::V1)]
+    pub server_version: Version,
+}
+
+/// A port with its queues.
+struct Wire {
+    receive: RxQueue,
+    transmit: TxQueue,
+    pool: Pool,
+    inbound: Burst,
+    outbound: Burst,
+    capture: Option<CaptureWriter>,
+    start: Instant,
+    /// Keeps the device running; ends before DPDK.
+    port: Port,
+    _eal: Eal,
+}
+
+impl Wire {
+    fn start(link: &Link) -> anyhow::Result<Self> {
+        let lcore = link.lcore.unwrap_or_else(last_cpu);
+        let prefix = format!("weft-peer-{}", std::process::id());
+        let eal = Eal::init(&EalConfig {
+            lcores: &[lcore],
+            main_lcore: lcore,
+            memory_mb: link.memory_mb,
+            huge_pages: pages::has_huge_pages(link.memory_mb),
+            devices: std::slice::from_ref(&link.vdev),
+            ..EalConfig::new(&prefix)
+        })?;
+        let pool =
+            Pool::new(&eal, "packets", &PoolConfig { frame_room: FRAME_ROOM, ..PoolConfig::default() })?;
+        let config = PortConfig { promiscuous: true, ..PortConfig::default() };
+        let mut port = Port::configure(&eal, &link.vdev, &pool, &config)?;
+        let (receive, transmit) = port.take_queues().pop().context("the device has no queue")?;
+        let (inbound, outbound) = (Burst::new(&eal), Burst::new(&eal));
+        let capture = link.capture.as_deref().map(CaptureWriter::create).transpose()?;
+        let start = Instant::now();
+        Ok(Self { receive, transmit, pool, inbound, outbound, capture, start, port, _eal: eal })
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn note(&mut self, frame: &[u8]) -> anyhow::Result<()> {
+        let now = self.now();
+        self.capture.as_mut().map_or(Ok(()), |capture| capture.write(now, frame, 0))
+    }
+
+    /// What has arrived.
+    fn take(&mut self) -> Vec<Vec<u8>> {
+        self.receive.receive(&mut self.inbound);
+        let frames = (0..self.inbound.len()).map(|index| self.inbound.bytes(index).to_vec()).collect();
+        self.inbound.clear();
+        frames
+    }
+
+    fn send(&mut self, frames: &[Vec<u8>]) -> anyhow::Result<()> {
+        for frame in frames {
+            self.note(frame)?;
+        }
+        for burst in frames.chunks(BURST) {
+            for frame in burst {
+                if !self.outbound.push(&self.pool, frame) {
+                    bail!("the port takes no more packets: give it more memory with --memory-mb");
+                }
+            }
+            let refused = self.transmit.transmit(&mut self.outbound, u64::MAX).refused;
+            if refused > 0 {
+                // They are sent again, after a second.
+                log::warn!("the port had no room for {refused} packets");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The last CPU that this process may use.
+fn last_cpu() -> u32 {
+    crate::machine::cpus().last().and_then(|cpu| u32::try_from(*cpu).ok()).unwrap_or(0)
+}
+
+/// Whoever lives at the port.
+trait Resident {
+    fn receive(&mut self, inner: &Inner, segment: &Segment, now: Duration);
+    fn damaged(&mut self, inner: &Inner);
+    fn tick(&mut self, now: Duration);
+    fn take_out(&mut self) -> Vec<Segment>;
+    fn is_done(&self) -> bool;
+}
+
+impl Resident for Client {
+    fn receive(&mut self, _: &Inner, segment: &Segment, now: Duration) {
+        Self::receive(self, segment, now);
+    }
+
+    fn damaged(&mut self, _: &Inner) {
+        Self::damaged(self);
+    }
+
+    fn tick(&mut self, now: Duration) {
+        Self::tick(self, now);
+    }
+
+    fn take_out(&mut self) -> Vec<Segment> {
+        Self::take_out(self)
+    }
+
+    fn is_done(&self) -> bool {
+        Self::is_done(self)
+    }
+}
+
+/// Servers by the address at which tunnels end.
+struct Servers(Vec<(IpAddr, Server)>);
+
+impl Servers {
+    fn of(&mut self, inner: &Inner) -> Option<&mut Server> {
+        let at = match inner.tunnel {
+            Some(address) => self.0.iter().position(|(own, _)| *own == address)?,
+            None => 0,
+        };
+        self.0.get_mut(at).map(|(_, server)| server)
+    }
+}
+
+impl Resident for Servers {
+    fn receive(&mut self, inner: &Inner, segment: &Segment, now: Duration) {
+        if let Some(server) = self.of(inner) {
+            server.receive(segment, now);
+        }
+    }
+
+    fn damaged(&mut self, inner: &Inner) {
+        if let Some(server) = self.of(inner) {
+            server.damaged();
+        }
+    }
+
+    fn tick(&mut self, now: Duration) {
+        self.0.iter_mut().for_each(|(_, server)| server.tick(now));
+    }
+
+    fn take_out(&mut self) -> Vec<Segment> {
+        self.0.iter_mut().flat_map(|(_, server)| server.take_out()).collect()
+    }
+
+    fn is_done(&self) -> bool {
+        false
+    }
+}
+
+/// Runs a client; its report.
+///
+/// # Errors
+/// The port cannot be had, or a capture not be written.
+pub fn client(arguments: &ClientArguments) -> anyhow::Result<Report> {
+    let family = |address: &IpAddr| address.is_ipv4() == arguments.link.service.is_ipv4();
+    let plan = Plan {
+        service: arguments.link.service,
+        addresses: arguments.link.addresses.iter().map(|own| own.address).filter(family).collect(),
+        connections: arguments.connections,
+        at_once: arguments.at_once,
+        joins: arguments.joins,
+        bytes: arguments.bytes,
+        echo: !arguments.no_echo,
+        version: arguments.client_version.number(),
+    };
+    if plan.addresses.is_empty() {
+        bail!("no --address is of the service's family");
+    }
+    let mut client = Client::new(seed()?, plan);
+    live(&arguments.link, &mut client)?;
+    Ok(Report::new(None, Some(&client), std::collections::BTreeMap::new()))
+}
+
+/// Runs servers until the time is over or a signal comes; their report.
+///
+/// # Errors
+/// The port cannot be had, or a capture not be written.
+pub fn server(arguments: &ServerArguments) -> anyhow::Result<Report> {
+    let mut servers = Vec::new();
+    for own in &arguments.link.addresses {
+        servers.push((own.address, Server::new(seed()?, arguments.server_version.number())));
+    }
+    let mut servers = Servers(servers);
+    live(&arguments.link, &mut servers)?;
+    let tallies = servers.0.iter().map(|(own, server)| (own.to_string(), server.tally().clone())).collect();
+    Ok(Report::new(None, None, tallies))
+}
+
+/// A seed nobody knows.
+fn seed() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .context("no random numbers")?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+/// Lives at the port until done, a signal, or the end of time.
+fn live(link: &Link, resident: &mut impl Resident) -> anyhow::Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
+    }
+    let mut wire = Wire::start(link)?;
+    let mut station = Station::new(wire.port.mac(), link.addresses.clone(), link.gateways.clone());
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", if link.json { "{\"ready\": true}" } else { "ready" }).context("cannot write")?;
+    out.flush().context("cannot write")?;
+    drop(out);
+    let limit = Duration::from_secs(link.seconds);
+    let (mut asked, mut done) = (Duration::ZERO, None);
+    while wire.now() < limit && !stop.load(Ordering::Relaxed) {
+        let frames = wire.take();
+        let idle = frames.is_empty();
+        for frame in &frames {
+            take(frame, link, &mut wire, &mut station, resident)?;
+        }
+        let now = wire.now();
+        resident.tick(now);
+        let frames: Vec<Vec<u8>> =
+            resident.take_out().into_iter().flat_map(|segment| station.send(segment)).collect();
+        wire.send(&frames)?;
+        if now > asked + ASK_EVERY {
+            asked = now;
+            wire.send(&station.ask_again())?;
+        }
+        if resident.is_done() && now > *done.get_or_insert(now) + LINGER {
+            break;
+        }
+        if idle && frames.is_empty() {
+            std::thread::sleep(PAUSE);
+        }
+    }
+    wire.capture.take().map_or(Ok(()), CaptureWriter::finish)
+}
+
+/// One frame that is for us.
+fn take(
+    frame: &[u8],
+    link: &Link,
+    wire: &mut Wire,
+    station: &mut Station,
+    resident: &mut impl Resident,
+) -> anyhow::Result<()> {
+    if !station.is_for_us(frame) {
+        return Ok(());
+    }
+    if let Some(answers) = station.receive(frame) {
+        return wire.send(&answers);
+    }
+    let inner = segment::decapsulate(frame);
+    match Segment::read(&inner.frame) {
+        // A bridge may flood what is between others.
+        Ok(segment) if segment.from == link.service || segment.to == link.service => {
+            wire.note(frame)?;
+            let now = wire.now();
+            resident.receive(&inner, &segment, now);
+        }
+        Ok(_) | Err(NoSegment::Other) => {}
+        Err(NoSegment::Damaged) => resident.damaged(&inner),
+    }
+    Ok(())
+}

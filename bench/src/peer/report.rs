@@ -1,0 +1,124 @@
+//! What a run of the simulator found, as people and programs read it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::client::{Client, Outcome};
+use super::host::Tally;
+
+/// What the balancer between the two sides did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Balancer {
+    /// Packets it got.
+    pub received: u64,
+    /// Packets it sent.
+    pub sent: u64,
+    /// Packets by the reason of their verdict.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+/// The client's side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClientSide {
+    /// What became of its connections.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// What it has seen.
+    pub seen: Tally,
+}
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Every connection was MPTCP, all data arrived, every join succeeded and no proof was wrong.
+    pub passed: bool,
+    /// The balancer's, where it ran in this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balancer: Option<Balancer>,
+    /// The client's side, where there was one here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientSide>,
+    /// The servers, where there were some here, by name.
+    pub servers: BTreeMap<String, Tally>,
+    /// All servers together.
+    pub all_servers: Tally,
+}
+
+impl Report {
+    /// Of what ran here.
+    pub fn new(
+        balancer: Option<Balancer>,
+        client: Option<&Client>,
+        servers: BTreeMap<String, Tally>,
+    ) -> Self {
+        let mut all_servers = Tally::default();
+        servers.values().for_each(|tally| all_servers.add(tally));
+        let client =
+            client.map(|client| ClientSide { outcome: client.outcome(), seen: client.tally().clone() });
+        let proofs = |tally: &Tally| tally.wrong_hmac + tally.wrong_echo + tally.damaged == 0;
+        let passed = proofs(&all_servers)
+            && all_servers.unknown_tokens.is_empty()
+            && client.as_ref().is_none_or(|client| {
+                let outcome = &client.outcome;
+                let all = [outcome.mptcp, outcome.whole].iter().all(|count| *count == outcome.asked);
+                all && outcome.joined == outcome.joins && proofs(&client.seen)
+            });
+        Self { passed, balancer, client, servers, all_servers }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(ClientSide { outcome, seen }) = &self.client {
+            writeln!(
+                f,
+                "client: {} connections asked for, {} MPTCP, {} with all data there and back",
+                outcome.asked, outcome.mptcp, outcome.whole
+            )?;
+            writeln!(
+                f,
+                "        {} joins: {} joined, {} refused, {} unanswered, {} wrong HMAC, {} without MPTCP",
+                outcome.joins,
+                outcome.joined,
+                outcome.refused,
+                outcome.lost,
+                outcome.wrong_hmac,
+                outcome.no_mptcp
+            )?;
+            writeln!(f, "        {} segments sent again, {} resets received", seen.again, seen.resets)?;
+        }
+        if let Some(balancer) = &self.balancer {
+            let reasons: Vec<String> =
+                balancer.reasons.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            writeln!(
+                f,
+                "Weft:   {} packets in, {} out: {}",
+                balancer.received,
+                balancer.sent,
+                reasons.join(", ")
+            )?;
+        }
+        for (name, tally) in &self.servers {
+            writeln!(
+                f,
+                "{name}: {} connections, {} plain, {} joined, {} unknown tokens, {} wrong HMACs, {} stray segments",
+                tally.connections,
+                tally.plain,
+                tally.joined,
+                tally.unknown_tokens.len(),
+                tally.wrong_hmac,
+                tally.stray
+            )?;
+            for unknown in &tally.unknown_tokens {
+                writeln!(
+                    f,
+                    "    a join from {} named {}, which no connection here has",
+                    unknown.from, unknown.token
+                )?;
+            }
+        }
+        write!(f, "{}", if self.passed { "PASS" } else { "FAIL" })
+    }
+}

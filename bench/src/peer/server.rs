@@ -1,0 +1,221 @@
+//! The server's side: answers handshakes, checks every proof, sends back what comes.
+
+use std::time::Duration;
+
+use packet::Flags;
+
+use super::connection::{Connection, End, Signal};
+use super::host::{At, Host, Tally, UnknownToken};
+use super::option::{FLAG_H, MpOption};
+use super::proof;
+use super::segment::Segment;
+use super::subflow::{End as Ending, Nonces, State, Subflow};
+
+/// MP_TCPRST as Linux answers a join that names nothing: for good, an MPTCP-specific error.
+const NO_SUCH_TOKEN: MpOption = MpOption::Reset { transient: false, reason: 1 };
+
+/// How often a key is drawn before a server gives up and speaks plain TCP, as Linux does.
+const DRAWS: u32 = 4;
+
+/// A server.
+pub struct Server {
+    host: Host,
+    /// The latest version it speaks.
+    version: u8,
+}
+
+impl Server {
+    /// A server whose keys follow from a seed.
+    pub fn new(seed: u64, version: u8) -> Self {
+        Self { host: Host::new(seed), version }
+    }
+
+    /// What it has seen.
+    pub fn tally(&self) -> &Tally {
+        &self.host.tally
+    }
+
+    /// Notes a frame that was damaged.
+    pub fn damaged(&mut self) {
+        self.host.tally.damaged += 1;
+    }
+
+    /// Takes a segment in.
+    pub fn receive(&mut self, segment: &Segment, now: Duration) {
+        self.host.now = now;
+        let opens = segment.flags.opens();
+        let known = self.host.find(segment);
+        let state = known.and_then(|at| self.host.subflow(at).map(|subflow| subflow.state));
+        match (known, state) {
+            (Some(at), Some(state)) if !opens || state != State::Closed => self.known(at, state, segment),
+            _ if segment.flags.rst() => {}
+            _ if opens => self.opened(segment),
+            _ => {
+                self.host.tally.stray += 1;
+                self.host.deny(segment, Vec::new());
+            }
+        }
+    }
+
+    /// Lets time go on.
+    pub fn tick(&mut self, now: Duration) {
+        self.host.tick(now);
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn due(&self) -> Option<Duration> {
+        self.host.due()
+    }
+
+    /// What is to be sent.
+    pub fn take_out(&mut self) -> Vec<Segment> {
+        core::mem::take(&mut self.host.out)
+    }
+
+    fn known(&mut self, at: At, state: State, segment: &Segment) {
+        if segment.flags.rst() {
+            return self.host.reset(at, segment);
+        }
+        if segment.flags.opens() || state == State::Closed {
+            // A retransmission: what answers it is sent again by the clock.
+            return;
+        }
+        if state == State::Answered && !self.third(at, segment) {
+            return;
+        }
+        let fresh = self.host.established(at, segment);
+        if let Some(connection) = self.host.connection(at) {
+            connection.spread(&fresh);
+        }
+        self.host.pump(at.connection);
+        let ended =
+            self.host.connection(at).is_some_and(|connection| connection.ended && connection.is_taken());
+        if ended {
+            self.host.close(at.connection);
+        }
+    }
+
+    /// A SYN of a flow that is not known.
+    fn opened(&mut self, syn: &Segment) {
+        let capable = syn.find(|option| match option {
+            MpOption::CapableSyn { version, flags, sender } => Some((*version, *flags, *sender)),
+            _ => None,
+        });
+        let join = syn.find(|option| match option {
+            MpOption::JoinSyn { token, nonce, .. } => Some((*token, *nonce)),
+            _ => None,
+        });
+        match (capable, join) {
+            (None, Some((token, nonce))) => self.join(syn, token, nonce),
+            (Some((version, flags, _)), None) if version.min(1) <= self.version => {
+                self.capable(syn, version.min(self.version), flags);
+            }
+            // Neither, or both at once, which contradict each other.
+            _ => {
+                let first = Subflow::answer(syn, self.host.random.word());
+                let at = self.host.adopt(Connection::new(1, Signal::Keys, 0, false, first));
+                self.host.send(at, Flags::SYN.with(Flags::ACK), Vec::new());
+            }
+        }
+    }
+
+    /// A SYN that asks for MPTCP.
+    fn capable(&mut self, syn: &Segment, version: u8, _flags: u8) {
+        let first = Subflow::answer(syn, self.host.random.word());
+        let mut connection = Connection::new(version, Signal::Keys, FLAG_H, false, first);
+        let drawn = (0..DRAWS).find_map(|_| {
+            let end = End::of_key(version, self.host.random.key());
+            (!self.host.tokens.contains_key(&end.token) && end.token != 0).then_some(end)
+        });
+        let answer = drawn.map(|local| {
+            connection.local = local;
+            let [sender, _] = connection.names();
+            MpOption::CapableSynAck { version, flags: connection.flags, sender }
+        });
+        let at = self.host.adopt(connection);
+        self.host.send(at, Flags::SYN.with(Flags::ACK), answer.into_iter().collect());
+    }
+
+    /// A SYN that joins.
+    fn join(&mut self, syn: &Segment, token: u32, remote: u32) {
+        let Some(index) = self.host.tokens.get(&token).copied() else {
+            self.host
+                .tally
+                .unknown_tokens
+                .push(UnknownToken { token: format!("{token:08x}"), from: syn.from });
+            return self.host.deny(syn, vec![NO_SUCH_TOKEN]);
+        };
+        let local = self.host.random.word();
+        let mut subflow = Subflow::answer(syn, self.host.random.word());
+        subflow.join = Some(Nonces { local, remote });
+        let Some(at) = self.host.extend(index, subflow) else { return };
+        let hmac = self.host.connection(at).map(|connection| {
+            let keys = [&connection.local.key[..], &connection.remote.key];
+            proof::join_short(connection.version, keys, [local, remote])
+        });
+        let answer = MpOption::JoinSynAck { id: 0, hmac: hmac.unwrap_or_default(), nonce: local };
+        self.host.send(at, Flags::SYN.with(Flags::ACK), vec![answer]);
+    }
+
+    /// The answer to a SYN/ACK: `true` where the subflow is established by it.
+    fn third(&mut self, at: At, segment: &Segment) -> bool {
+        let now = self.host.now;
+        let Some(subflow) = self.host.subflow(at) else { return false };
+        if !segment.flags.ack() || !subflow.acknowledge(segment.ack, now) || !subflow.is_acknowledged() {
+            return false;
+        }
+        subflow.heard(segment);
+        match subflow.join {
+            Some(nonces) => self.proved(at, nonces, segment),
+            None => self.named(at, segment),
+        }
+    }
+
+    /// The third packet of a join.
+    fn proved(&mut self, at: At, nonces: Nonces, segment: &Segment) -> bool {
+        let given = segment.find(|option| match option {
+            MpOption::JoinAck { hmac } => Some(*hmac),
+            _ => None,
+        });
+        let Some(connection) = self.host.connection(at) else { return false };
+        let keys = [&connection.remote.key[..], &connection.local.key];
+        let right = proof::join(connection.version, keys, [nonces.remote, nonces.local]);
+        if given != Some(right) {
+            self.host.tally.wrong_hmac += 1;
+            self.host.refuse(at, Ending::WrongHmac, vec![NO_SUCH_TOKEN]);
+            return false;
+        }
+        if let Some(subflow) = self.host.subflow(at) {
+            subflow.state = State::Open;
+        }
+        self.host.tally.joined += 1;
+        // Until this comes the client may not send data (RFC 8684 section 3.2).
+        self.host.acknowledge(at);
+        true
+    }
+
+    /// The third packet of a connection.
+    fn named(&mut self, at: At, segment: &Segment) -> bool {
+        let capable = segment.find(|option| match option {
+            MpOption::CapableAck { version, sender, receiver, .. } => Some((*version, *sender, *receiver)),
+            _ => None,
+        });
+        let Some(connection) = self.host.connection(at) else { return false };
+        if let Some(first) = connection.subflows.first_mut() {
+            first.state = State::Open;
+        }
+        let offered = !connection.local.key.is_empty() || connection.local.token != 0;
+        let Some((version, sender, receiver)) = capable.filter(|_| offered) else {
+            self.host.tally.plain += 1;
+            return true;
+        };
+        let [own, _] = connection.names();
+        let local = core::mem::take(&mut connection.local);
+        let token = local.token;
+        connection.name(local, End::of(version, sender));
+        self.host.tally.connections += 1;
+        self.host.tally.wrong_echo += u64::from(receiver != own);
+        self.host.tokens.insert(token, at.connection);
+        true
+    }
+}

@@ -1,0 +1,140 @@
+//! The simulator in its closed loop: clients, the engine, a server for each backend, in one process.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use capture::CaptureReader;
+use clap::Parser as _;
+use weft_bench::cli::{Cli, Command};
+use weft_bench::peer::{self, Report};
+use weft_bench::verify::mptcp::Version;
+
+/// Runs `weft-bench peer loop` with these arguments.
+fn run(arguments: &str) -> Report {
+    let words = ["weft-bench", "peer", "loop"].into_iter().chain(arguments.split_whitespace());
+    let Command::Peer(peer::Command::Loop(arguments)) = Cli::try_parse_from(words).unwrap().command else {
+        panic!("another command");
+    };
+    peer::run_loop(&arguments).unwrap()
+}
+
+/// Runs with a configuration of three backends.
+fn run_with(steering: &str, forward: &str, arguments: &str) -> Report {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("weft.toml");
+    std::fs::write(&file, configuration(steering, forward)).unwrap();
+    run(&format!("--config {} {arguments}", file.display()))
+}
+
+fn configuration(steering: &str, forward: &str) -> String {
+    let backend = |n: u8| {
+        format!(
+            "[[pool.backend]]\nname = \"b{n}\"\naddress = [\"10.0.0.{n}\", \"fd00::{n}\"]\n\
+             mac = \"02:00:00:00:00:0{n}\"\n"
+        )
+    };
+    format!(
+        "[dataplane]\nworkers = [0]\nflows = 100000\ntokens = 100000\n\
+         [[dataplane.port]]\ndevice = \"net_null0\"\nmac = \"02:00:00:00:01:01\"\n\
+         address = [\"10.0.0.100/24\", \"fd00::100/64\"]\nmtu = 1600\n\
+         [[pool]]\nname = \"web\"\n{}{}{}\
+         [[vip]]\nname = \"vip\"\naddress = [\"203.0.113.1\", \"2001:db8::1\"]\nport = 443\nprotocol = \"tcp\"\n\
+         pool = \"web\"\nforward = \"{forward}\"\n\
+         [vip.mptcp]\nsteering = [{steering}]\nunknown_token = \"drop\"\n",
+        backend(1),
+        backend(2),
+        backend(3)
+    )
+}
+
+/// Every connection was spread over the servers, and each join reached the server of its connection.
+fn assert_whole(report: &Report, connections: u64, joins: u64) {
+    assert!(report.passed, "{report}");
+    let client = report.client.as_ref().unwrap();
+    assert_eq!((client.outcome.mptcp, client.outcome.whole), (connections, connections));
+    assert_eq!((client.outcome.joins, client.outcome.joined), (joins, joins));
+    assert_eq!((report.all_servers.connections, report.all_servers.joined), (connections, joins));
+    assert_eq!((report.all_servers.stray, report.all_servers.plain), (0, 0));
+    let busy = report.servers.values().filter(|server| server.connections > 0).count();
+    assert!(busy > 1, "one server alone shows nothing");
+}
+
+#[test]
+fn learned_tokens_bring_every_join_of_version_1_home_in_every_forwarding_mode_and_family() {
+    for forward in ["l2dsr", "ipip", "gue"] {
+        for ip in ["4", "6"] {
+            let report = run_with("\"learn\"", forward, &format!("--ip {ip} --connections 50 --joins 2"));
+            assert_whole(&report, 50, 100);
+        }
+    }
+}
+
+#[test]
+fn learned_tokens_bring_every_join_of_version_0_home() {
+    let report = run("--client-version v0 --connections 100 --joins 2");
+    assert_whole(&report, 100, 200);
+}
+
+#[test]
+fn a_server_of_version_0_gets_no_mptcp_connection_from_a_client_of_version_1() {
+    let report = run("--server-version v0 --connections 10");
+    let client = report.client.as_ref().unwrap();
+    assert_eq!((client.outcome.mptcp, client.outcome.whole, report.all_servers.plain), (0, 10, 10));
+    assert!(!report.passed);
+}
+
+#[test]
+fn without_steering_the_servers_report_each_join_that_named_no_connection_of_theirs() {
+    let report = run_with("", "ipip", "--connections 60 --joins 1");
+    let client = report.client.as_ref().unwrap();
+    let unknown = &report.all_servers.unknown_tokens;
+    assert!(unknown.len() > 20, "{} of 60 went astray", unknown.len());
+    assert_eq!(client.outcome.refused, unknown.len() as u64);
+    assert_eq!(client.outcome.joined + client.outcome.refused, 60);
+    assert!(unknown.iter().all(|join| join.token.len() == 8 && join.from.ip().to_string() == "198.18.1.1"));
+    assert!(!report.passed);
+}
+
+/// Frames of a capture.
+fn frames(file: &Path) -> Vec<Vec<u8>> {
+    let mut reader = CaptureReader::open(file).unwrap();
+    core::iter::from_fn(|| reader.read().unwrap()).map(|record| record.bytes).collect()
+}
+
+#[test]
+fn two_runs_of_one_seed_are_the_same_packet_for_packet_and_of_another_seed_are_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let of = |name: &str, seed: u64| {
+        let out = directory.path().join(name);
+        let report = run(&format!("--connections 20 --seed {seed} --out {}", out.display()));
+        (report, frames(&out.join("clients.pcap")), frames(&out.join("backends.pcap")))
+    };
+    let (first, again, other) = (of("first", 7), of("again", 7), of("other", 8));
+    assert_eq!(first, again);
+    assert_ne!(first.1, other.1);
+    assert!(first.1.len() > 200 && first.2.len() > 200);
+}
+
+#[test]
+fn the_joins_of_a_capture_name_tokens_of_the_keys_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    run(&format!("--connections 20 --joins 1 --out {}", out.display()));
+    let (mut tokens, mut joins) = (Vec::new(), Vec::new());
+    for frame in frames(&out.join("clients.pcap")) {
+        // By hand: Ethernet, IPv4 and TCP without IP options.
+        let option = |kind: u8, len: usize| {
+            let options = frame.get(54..).unwrap_or_default();
+            options.windows(len).find(|part| part.starts_with(&[30, kind])).map(<[u8]>::to_vec)
+        };
+        let syn = frame[47] & 0x12;
+        if let (0x10, Some(third)) = (syn, option(20, 20)) {
+            tokens.push(Version::V1.token(third[12..20].try_into().unwrap()));
+        }
+        if let (0x02, Some(join)) = (syn, option(12, 12)) {
+            joins.push(u32::from_be_bytes(join[4..8].try_into().unwrap()));
+        }
+    }
+    assert_eq!(joins.len(), 20);
+    assert!(joins.iter().all(|join| tokens.contains(join)));
+}

@@ -1,0 +1,104 @@
+//! The simulator is no echo of itself: its client joins a Linux server, and its server is joined by a Linux client.
+//! No balancer stands between them. See tests/e2e.rs for what the tests need; and `weft-bench`, beside the shipped
+//! programs.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use weft_lab::counters::Kernel;
+use weft_lab::simulator::{self, Simulator};
+use weft_lab::stand::{self, LIMIT, Machine};
+use weft_lab::topology::Family;
+use weft_lab::traffic::echo;
+
+/// The last number of the simulated host's addresses.
+const HOST: u8 = 31;
+
+/// The machine and the simulator, or nothing after saying why this test cannot run here.
+fn machine(test: &str) -> Option<(Machine, PathBuf)> {
+    let machine = Machine::take(test, env!("CARGO_BIN_EXE_weft-lab"), env!("CARGO_TARGET_TMPDIR"))?;
+    match simulator::program(&stand::binary_dir(Path::new(env!("CARGO_BIN_EXE_weft-lab")))) {
+        Ok(program) => Some((machine, program)),
+        Err(why) => {
+            stand::skip(test, &why.to_string());
+            None
+        }
+    }
+}
+
+fn number(report: &Value, pointer: &str) -> u64 {
+    report
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .ok_or_else(|| format!("no {pointer} in {report}"))
+        .unwrap()
+}
+
+#[test]
+fn a_simulated_client_joins_a_linux_server_and_both_hmacs_are_right() {
+    let Some((machine, program)) = machine("a simulated client and a Linux server") else {
+        return;
+    };
+    for family in [Family::V4, Family::V6] {
+        let lab = machine.lab(1, false).unwrap();
+        let via = |net: u8| match family {
+            Family::V4 => format!("10.0.{net}.11"),
+            Family::V6 => format!("fd00:{net}::11"),
+        };
+        let (service, via) = (family.service().to_string(), [via(1), via(2)]);
+        let words = [
+            "--service",
+            &service,
+            "--via",
+            &via[0],
+            "--via",
+            &via[1],
+            "--connections",
+            "10",
+            "--joins",
+            "2",
+            "--bytes",
+            "4000",
+            "--no-echo",
+            "--seconds",
+            "60",
+        ];
+        let client = Simulator::start(&lab, &program, "client", HOST, &words).unwrap();
+        let report = client.report(LIMIT).unwrap();
+        assert_eq!(report["passed"], true, "{report}");
+        let of = |name: &str| number(&report, &format!("/client/{name}"));
+        assert_eq!((of("mptcp"), of("whole"), of("joined")), (10, 10, 20), "{family}");
+        let kernel = Kernel::read(&lab.backends[0].namespace).unwrap();
+        assert_eq!((kernel.mptcp("MPCapableACKRX"), kernel.mptcp("MPJoinAckRx")), (10, 20), "{family}");
+        assert_eq!(kernel.mptcp("MPJoinAckHMacFailure") + kernel.mptcp("MPJoinNoTokenFound"), 0);
+        // What the kernel took over the joined subflows, it took as data of the connection.
+        assert_eq!(of("seen/wrong_hmac") + of("seen/again"), 0, "{report}");
+    }
+}
+
+#[test]
+fn a_linux_client_joins_a_simulated_server_and_moves_data_over_both_subflows() {
+    let Some((machine, program)) = machine("a Linux client and a simulated server") else {
+        return;
+    };
+    for family in [Family::V4, Family::V6] {
+        let lab = machine.lab(1, false).unwrap();
+        lab.route_by(HOST).unwrap();
+        let service = family.service();
+        let words = ["--service", &service.to_string(), "--seconds", "120"];
+        let server = Simulator::start(&lab, &program, "server", HOST, &words).unwrap();
+        let before = Kernel::read(&lab.client).unwrap();
+        let asked = echo::Options { service, connections: 5, join_wait: 10 };
+        let echoed = asked.run(&lab).unwrap();
+        assert!(echoed.iter().all(|one| (one.subflows, one.busy) == (2, 2)), "{family}: {echoed:?}");
+        let kernel = Kernel::read(&lab.client).unwrap().since(&before);
+        assert_eq!((kernel.mptcp("MPCapableSYNACKRX"), kernel.mptcp("MPJoinSynAckRx")), (5, 5));
+        assert_eq!(kernel.mptcp("MPJoinSynAckHMacFailure"), 0);
+        let report = server.stop(LIMIT).unwrap();
+        assert_eq!(report["passed"], true, "{report}");
+        let of = |name: &str| number(&report, &format!("/all_servers/{name}"));
+        assert_eq!((of("connections"), of("joined"), of("wrong_hmac"), of("wrong_echo")), (5, 5, 0, 0));
+        assert_eq!(of("bytes"), echoed.iter().map(|one| one.bytes as u64).sum::<u64>());
+    }
+}
