@@ -24,10 +24,11 @@ use tokio_rustls::TlsConnector;
 use tokio_util::codec::{Framed, LinesCodec};
 
 use crate::cli::RunArgs;
+use crate::kernel::KernelError;
 use crate::kernel::dump::dump;
 use crate::kernel::events::{Events, Said};
 use crate::tls::Files;
-use crate::wire::{FromAgent, FromControlPlane, MAX_LINE, Mark, PORT, VERSION};
+use crate::wire::{Event, FromAgent, FromControlPlane, MAX_LINE, Mark, PORT, VERSION};
 
 /// Events kept for connections that are behind: 6 MB.
 const KEPT: usize = 1 << 16;
@@ -76,6 +77,14 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<()> {
             None => bail!("the kernel's MPTCP events ended"),
         },
     }
+}
+
+/// How all that is there is read: shows each connection and subflow to the closure, until that says `false`.
+type Dump = fn(&mut dyn FnMut(Event) -> bool) -> Result<(), KernelError>;
+
+/// The kernel's.
+fn dump_kernel(say: &mut dyn FnMut(Event) -> bool) -> Result<(), KernelError> {
+    dump(say)
 }
 
 /// As whom to report.
@@ -139,7 +148,7 @@ async fn keep_up(target: &Target, identity: &Identity, ring: &broadcast::Sender<
     loop {
         let began = tokio::time::Instant::now();
         let ended = match connect(target, identity).await {
-            Ok(stream) => serve(stream, identity, ring, &name).await,
+            Ok(stream) => serve(stream, identity, ring, dump_kernel, &name).await,
             Err(error) => Err(error),
         };
         if let Err(error) = ended {
@@ -190,6 +199,7 @@ async fn serve(
     stream: Box<dyn Stream>,
     identity: &Identity,
     ring: &broadcast::Sender<Said>,
+    dump: Dump,
     name: &str,
 ) -> anyhow::Result<()> {
     let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(MAX_LINE));
@@ -203,7 +213,7 @@ async fn serve(
     let mut alive = tokio::time::interval(Duration::from_secs(alive_seconds.clamp(1, 3600)) / 2);
     // The place in the ring comes before the dump.
     let mut events = ring.subscribe();
-    report_all(&mut lines, name).await?;
+    report_all(&mut lines, dump, name).await?;
     loop {
         let mut dump_again = false;
         tokio::select! {
@@ -237,16 +247,16 @@ async fn serve(
         }
         if dump_again {
             events = ring.subscribe();
-            report_all(&mut lines, name).await?;
+            report_all(&mut lines, dump, name).await?;
         }
     }
 }
 
 /// Reports all that is there. The kernel is read on a thread of its own, no faster than the other end takes it.
-async fn report_all(lines: &mut Lines, name: &str) -> anyhow::Result<()> {
+async fn report_all(lines: &mut Lines, dump: Dump, name: &str) -> anyhow::Result<()> {
     say(lines, &FromAgent::Dump(Mark::Begin)).await?;
     let (to, mut from) = mpsc::channel(DUMPED);
-    let reading = tokio::task::spawn_blocking(move || dump(|event| to.blocking_send(event).is_ok()));
+    let reading = tokio::task::spawn_blocking(move || dump(&mut |event| to.blocking_send(event).is_ok()));
     let mut records: u64 = 0;
     while let Some(event) = from.recv().await {
         say(lines, &FromAgent::Event(event)).await?;
@@ -281,6 +291,103 @@ async fn hear(lines: &mut Lines) -> anyhow::Result<FromControlPlane> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One connection is there, whenever it is asked.
+    fn one(say: &mut dyn FnMut(Event) -> bool) -> Result<(), KernelError> {
+        say(event(7));
+        Ok(())
+    }
+
+    fn event(token: u32) -> Event {
+        Event { kind: crate::wire::Kind::Closed, token: crate::wire::Token(token), local: None, remote: None }
+    }
+
+    /// The control plane's end.
+    struct Peer(Framed<tokio::io::DuplexStream, LinesCodec>);
+
+    impl Peer {
+        async fn hear(&mut self) -> FromAgent {
+            serde_json::from_str(&self.0.next().await.unwrap().unwrap()).unwrap()
+        }
+
+        async fn say(&mut self, line: &str) {
+            self.0.send(line).await.unwrap();
+        }
+
+        /// The next lines that are events, up to another one.
+        async fn events(&mut self) -> (Vec<Event>, FromAgent) {
+            let mut events = Vec::new();
+            loop {
+                match self.hear().await {
+                    FromAgent::Event(event) => events.push(event),
+                    FromAgent::Alive => {}
+                    other => return (events, other),
+                }
+            }
+        }
+
+        async fn hears_a_dump(&mut self) {
+            assert_eq!(self.hear().await, FromAgent::Event(event(7)));
+            assert_eq!(self.hear().await, FromAgent::Dump(Mark::End));
+        }
+    }
+
+    /// An agent that was welcomed and has dumped, over a connection that holds little.
+    async fn welcomed(ring: &broadcast::Sender<Said>) -> Peer {
+        let (own, other) = tokio::io::duplex(256);
+        let ring = ring.clone();
+        tokio::spawn(async move {
+            let identity = Identity::Plain("b1".to_owned());
+            serve(Box::new(own), &identity, &ring, one, "test").await
+        });
+        let mut peer = Peer(Framed::new(other, LinesCodec::new()));
+        assert_eq!(peer.hear().await, FromAgent::Hello { version: VERSION, backend: Some("b1".to_owned()) });
+        peer.say(r#"{"welcome":{"version":1,"backends":["b1"],"alive_seconds":10}}"#).await;
+        assert_eq!(peer.hear().await, FromAgent::Dump(Mark::Begin));
+        peer.hears_a_dump().await;
+        peer
+    }
+
+    #[tokio::test]
+    async fn what_happens_after_the_dump_is_told_in_order() {
+        let (ring, _) = broadcast::channel(64);
+        let mut peer = welcomed(&ring).await;
+        for token in 0..5 {
+            ring.send(Said::Event(event(token))).unwrap();
+        }
+        for token in 0..5 {
+            assert_eq!(peer.hear().await, FromAgent::Event(event(token)));
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_falls_behind_the_ring_is_told_all_again_in_place_of_what_it_missed() {
+        let (ring, _) = broadcast::channel(8);
+        let mut peer = welcomed(&ring).await;
+        for token in 0..10_000 {
+            ring.send(Said::Event(event(token))).unwrap();
+            // Now and then the agent gets its turn; nobody reads at the other end.
+            if token % 100 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let (events, then) = peer.events().await;
+        assert!(events.len() < 1000, "what is kept is bounded: {}", events.len());
+        assert_eq!(then, FromAgent::Dump(Mark::Begin));
+        peer.hears_a_dump().await;
+    }
+
+    #[tokio::test]
+    async fn events_that_the_kernel_lost_and_a_control_plane_that_asks_are_answered_by_a_dump() {
+        let (ring, _) = broadcast::channel(8);
+        let mut peer = welcomed(&ring).await;
+        ring.send(Said::Lost).unwrap();
+        assert_eq!(peer.events().await, (Vec::new(), FromAgent::Dump(Mark::Begin)));
+        peer.hears_a_dump().await;
+        peer.say("\"dump_again\"").await;
+        assert_eq!(peer.events().await, (Vec::new(), FromAgent::Dump(Mark::Begin)));
+        peer.hears_a_dump().await;
+    }
 
     #[test]
     fn a_control_plane_is_a_host_and_perhaps_a_port() {

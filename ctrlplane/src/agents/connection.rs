@@ -11,7 +11,7 @@ use ipc::message::Name;
 use ipc::report::Report;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::codec::{Framed, LinesCodec};
@@ -42,18 +42,27 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 type Lines = Framed<Box<dyn Stream>, LinesCodec>;
 
+/// What a stranger comes in by.
+pub(super) struct Door {
+    /// For TLS.
+    pub acceptor: Option<TlsAcceptor>,
+    /// One of few: given back when the stranger is one no more.
+    pub permit: OwnedSemaphorePermit,
+}
+
 /// Serves one agent until it ends. The error is for the log.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     number: u64,
-    acceptor: Option<TlsAcceptor>,
+    door: Door,
     agents: &Arc<Agents>,
 ) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
-    let greeting = greet(stream, acceptor);
+    let greeting = greet(stream, door.acceptor);
     let (mut lines, mut names) =
         tokio::time::timeout(HANDSHAKE, greeting).await.context("no hello in time")??;
+    drop(door.permit);
     let targets = Targets::of(&agents.control.effective());
     let expected = targets.backends();
     let claimed = names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
@@ -233,8 +242,10 @@ fn parse(line: Option<Result<String, tokio_util::codec::LinesCodecError>>) -> an
     serde_json::from_str(&line?).context("a line that no agent says")
 }
 
+/// Says a line. An agent that takes none is no agent.
 async fn say(lines: &mut Lines, said: &FromControlPlane) -> anyhow::Result<()> {
-    Ok(lines.send(serde_json::to_string(said)?).await?)
+    let line = serde_json::to_string(said)?;
+    Ok(tokio::time::timeout(HANDSHAKE, lines.send(line)).await.context("it takes no lines")??)
 }
 
 /// So many lines a second, and [`BURST`] of them at once. Who is faster waits, by TCP's own means.

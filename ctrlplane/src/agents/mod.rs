@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use agent::tls::{Files, TlsError};
 use config::Agents as Settings;
+use connection::Door;
 use ipc::message::Name;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -32,8 +33,9 @@ use crate::view::AgentRow;
 use ledger::Ledger;
 use targets::Targets;
 
-/// Agents connected at a time: one for each backend there can be, and some that are just changing over.
-const MAX_CONNECTIONS: usize = ipc::limits::MAX_BACKENDS + 64;
+/// Connections at a time of whom nobody knows yet who they are. Known ones are few by themselves: a later one of a
+/// backend takes the earlier one's place.
+const MAX_STRANGERS: usize = 256;
 
 /// How long a handshake, and the hello after it, may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -196,7 +198,7 @@ pub(crate) fn expected(config: &config::Config) -> BTreeSet<Name> {
 }
 
 async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, agents: Arc<Agents>) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(MAX_STRANGERS));
     for number in 0.. {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -207,15 +209,14 @@ async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, agents: Arc
             }
         };
         let Ok(permit) = room.clone().try_acquire_owned() else {
-            log::warn!("agent {peer} turned away: {MAX_CONNECTIONS} are connected already");
+            log::debug!("{peer} turned away: {MAX_STRANGERS} others have not said yet who they are");
             continue;
         };
-        let (acceptor, agents) = (acceptor.clone(), agents.clone());
+        let (door, agents) = (Door { acceptor: acceptor.clone(), permit }, agents.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection::serve(stream, peer, number, acceptor, &agents).await {
+            if let Err(error) = connection::serve(stream, peer, number, door, &agents).await {
                 log::warn!("agent {peer}: {error:#}");
             }
-            drop(permit);
         });
     }
 }

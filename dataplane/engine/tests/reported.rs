@@ -10,7 +10,7 @@ use engine::token_entry::{Rank, TokenEntry};
 use engine::token_table::{Proof, TokenLookup};
 use ipc::counter::Counter;
 use ipc::id::BackendId;
-use ipc::message::Command;
+use ipc::message::{Command, Forward, Protocol, Scheme, Steering, UnknownToken};
 use ipc::reason::Reason;
 use ipc::report::Subflow;
 use packet::{Family, Flow, Key, Token, Version};
@@ -272,4 +272,22 @@ fn a_join_that_is_half_open_here_is_established_by_the_report() {
     assert_eq!(reports(&world).subflow_lives(b3, token(), &subflow(&second), true), Installed::Known);
     world.wait(3600);
     assert_eq!(world.send(of(&second).data(6, 1)).verdict.reason, Reason::Flow, "no longer half-open");
+}
+
+#[test]
+fn a_vip_that_only_agents_steer_believes_no_handshake() {
+    let mut world = world();
+    world.commit(&[Command::PutVip {
+        name: name("web"),
+        pool: name("servers"),
+        protocol: Protocol::Tcp,
+        forward: Forward::L2dsr,
+        steering: Steering::by([Scheme::Agent]),
+        unknown_token: UnknownToken::Drop,
+    }]);
+    connect(&mut world, "b2", KEY);
+    assert_eq!(world.counters.reader().counter(Counter::TokenLearned), 0);
+    assert_eq!(join(&mut world, 1).0, Reason::UnknownToken);
+    assert_eq!(reports(&world).token_lives(world.id_of("b2"), token()), Some(Proof::New));
+    assert_eq!(join(&mut world, 2), (Reason::Token, Some("b2".to_owned())));
 }
