@@ -32,7 +32,8 @@ mod vip;
 
 pub use check::check_weight;
 pub use model::{
-    AgentFiles, Agents, Backend, Config, Dataplane, Evict, HugePages, Idle, Pool, Port, Ports, Prefix, Vip,
+    AgentFiles, Agents, Backend, Config, Dataplane, Evict, Guard, HugePages, Idle, Pool, Port, Ports, Prefix,
+    Vip,
 };
 pub use problem::Problem;
 pub use reach::NextHop;

@@ -73,6 +73,8 @@ pub struct Dataplane {
     pub idle: Idle,
     /// `[dataplane.evict]`.
     pub evict: Evict,
+    /// `[dataplane.guard]`.
+    pub guard: Guard,
     /// `[[dataplane.port]]`. May be empty: `replay` needs none.
     pub ports: Vec<Port>,
 }
@@ -108,6 +110,23 @@ pub struct Evict {
     pub own: Option<u32>,
     /// Established, the backend is another: joined subflows, and flows from before a change of the pool.
     pub kept: Option<u32>,
+}
+
+/// What SYNs may open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// Bits of an IPv4 source that are one network.
+    pub prefix4: u8,
+    /// Bits of an IPv6 source that are one network.
+    pub prefix6: u8,
+    /// Percent of the flow table for the half-open flows of one network; 100 is no bound.
+    pub flow_share: u8,
+    /// Percent of the token table for the unconfirmed tokens of one network; 100 is no bound.
+    pub token_share: u8,
+    /// New flows a second for each worker; 0 is no bound.
+    pub new_flows: u32,
+    /// Learned tokens a second for each worker; 0 is no bound.
+    pub new_tokens: u32,
 }
 
 /// Whether to ask for huge pages.

@@ -47,6 +47,7 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> (Dataplane, Ve
     }
     let ports = read_ports(&tables, &mut own, report);
     let (idle, evict) = lifetimes::read(table, report);
+    let guard = lifetimes::read_guard(table, report);
     let dataplane = Dataplane {
         workers,
         flows: number(table.integer(&key::FLOWS, report)),
@@ -65,6 +66,7 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> (Dataplane, Ve
         keep_tables: table.flag(&key::KEEP_TABLES, report),
         idle,
         evict,
+        guard,
         runtime_dir,
         ports,
     };

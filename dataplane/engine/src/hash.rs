@@ -77,6 +77,12 @@ impl HashKey {
         scramble(u128::from(pool.0) << 32 | u128::from(token.0), &self.tokens)
     }
 
+    /// The hash of a source network. No input of [`HashKey::token`] is one of it: those have 48 bits.
+    #[inline]
+    pub fn network(&self, network: u128) -> u64 {
+        scramble(1 << 126 | network, &self.tokens)
+    }
+
     /// NH over five words and a zero.
     #[inline(always)]
     fn nh(&self, words: &[u64; 5]) -> u128 {

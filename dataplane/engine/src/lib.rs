@@ -15,6 +15,7 @@ pub mod flow_table;
 pub mod frames;
 pub mod hash;
 pub mod lifetimes;
+pub mod limits;
 pub mod maglev;
 pub mod model;
 pub mod pipeline;

@@ -8,6 +8,7 @@
 //! come from the configuration and hold for a data plane's whole life.
 
 use crate::flow_entry::{FlowEntry, FlowState};
+use crate::limits::Limits;
 use crate::tick::{Absence, MAX_IDLE, Tick};
 
 /// The times of a data plane.
@@ -17,6 +18,8 @@ pub struct Lifetimes {
     pub idle: IdleTimes,
     /// How long it must have been silent before it may give way, by class.
     pub evict: Evict,
+    /// How much one network and one worker may open.
+    pub limits: Limits,
 }
 
 impl Lifetimes {

@@ -118,4 +118,10 @@ impl Tables {
     pub fn token_hash(&self, token: Token, pool: PoolId) -> u64 {
         self.key.token(token, pool)
     }
+
+    /// The secret hash of a source network ([`crate::limits::Limits::network`]).
+    #[inline]
+    pub(crate) fn network_hash(&self, network: u128) -> u64 {
+        self.key.network(network)
+    }
 }

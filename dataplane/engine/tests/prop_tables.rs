@@ -106,7 +106,7 @@ fn check_evictions(lines: usize, entries: &[u32]) {
 /// Runs the commands on a table of `lines` lines and on a map.
 fn check_flows(lines: usize, commands: &[FlowCommand]) {
     let table = FlowTable::new(Lines::heap(lines));
-    let lifetimes = Lifetimes { idle: IdleTimes::default(), evict: Evict::never() };
+    let lifetimes = Lifetimes { idle: IdleTimes::default(), evict: Evict::never(), ..Lifetimes::default() };
     let idle = &lifetimes.idle;
     let mut oracle: HashMap<u64, FlowEntry> = HashMap::new();
     let mut now = 0;

@@ -34,6 +34,10 @@ names! {
         FlowInserted = "flow_inserted",
         /// Flow entries that found no place; the packet was forwarded without one.
         FlowTableFull = "flow_table_full",
+        /// SYNs beyond the new flows a second that a worker opens: forwarded by Maglev without an entry.
+        FlowOverRate = "flow_over_rate",
+        /// SYNs beyond what one source network may open: forwarded by Maglev without an entry.
+        FlowOverShare = "flow_over_share",
         /// Flow entries cleared because their idle time had passed.
         FlowExpired = "flow_expired",
         /// Half-open flows that gave way to another because their lines were full.
@@ -75,6 +79,10 @@ names! {
         TokenTableFull = "token_table_full",
         /// Provisional tokens that gave way to a newer one because their lines were full.
         TokenEvicted = "token_evicted",
+        /// SYNs with MP_CAPABLE beyond the keys a second that a worker learns: balanced as plain TCP, joins not known.
+        TokenOverRate = "token_over_rate",
+        /// SYNs with MP_CAPABLE beyond what one source network may teach: balanced as plain TCP, joins not known.
+        TokenOverShare = "token_over_share",
         /// Token entries cleared because no live subflow held them any more.
         TokenExpired = "token_expired",
         /// Token entries whose connection outlived two ticks with DSS traffic: rank seen.

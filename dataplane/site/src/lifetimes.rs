@@ -7,11 +7,28 @@
 use config::{Evict as ConfiguredEvict, Idle};
 use engine::flow_entry::FlowState;
 use engine::lifetimes::{Class, Evict, IdleTimes, Lifetimes};
+use engine::limits::{Limits, UNBOUNDED};
 use engine::tick::TICK_SECONDS;
 
 /// The lifetimes of a configuration.
 pub fn of(dataplane: &config::Dataplane) -> Lifetimes {
-    Lifetimes { idle: idle(&dataplane.idle), evict: evict(&dataplane.evict) }
+    Lifetimes { idle: idle(&dataplane.idle), evict: evict(&dataplane.evict), limits: limits(dataplane) }
+}
+
+/// What one network and one worker may open.
+fn limits(dataplane: &config::Dataplane) -> Limits {
+    let guard = &dataplane.guard;
+    let workers = dataplane.workers.len();
+    let half_open = ticks(dataplane.idle.half_open);
+    let rate = |per_second| if per_second == 0 { UNBOUNDED } else { per_second };
+    Limits {
+        prefix4: guard.prefix4,
+        prefix6: guard.prefix6,
+        flows_per_prefix: Limits::share(dataplane.flows, guard.flow_share, half_open, workers),
+        tokens_per_prefix: Limits::token_share(dataplane.tokens, guard.token_share, workers),
+        flows_per_second: rate(guard.new_flows),
+        tokens_per_second: rate(guard.new_tokens),
+    }
 }
 
 fn idle(idle: &Idle) -> IdleTimes {

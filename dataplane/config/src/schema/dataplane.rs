@@ -20,6 +20,7 @@ pub const SECTION: Section = Section {
         KEEP_TABLES,
         IDLE,
         EVICT,
+        GUARD,
         PORT,
     ],
 };
@@ -120,6 +121,13 @@ pub const EVICT: Key = Key {
     kind: Kind::Table(&evict::SECTION),
     default: Without::Otherwise("its defaults"),
     meaning: "Which flows give way to new ones when the flow table is full.",
+};
+/// `[dataplane.guard]`.
+pub const GUARD: Key = Key {
+    name: "guard",
+    kind: Kind::Table(&guard::SECTION),
+    default: Without::Otherwise("no bounds"),
+    meaning: "How much one source network, and all together, may open.",
 };
 /// `[[dataplane.port]]`.
 pub const PORT: Key = Key {
@@ -222,5 +230,59 @@ pub mod evict {
         Without::Text("never"),
         "Established flows whose backend is another: joined subflows, and flows from before a change of their pool. \
          Without their entry they break.",
+    );
+}
+
+/// Keys of `[dataplane.guard]`.
+pub mod guard {
+    use super::*;
+
+    /// The table.
+    pub const SECTION: Section = Section {
+        header: "[dataplane.guard]",
+        meaning: "Bounds on what SYNs open, against floods of forged handshakes. Beyond them a connection is balanced by \
+                  Maglev and works, but without an entry (it breaks when its pool changes), or without its token (its \
+                  joins are unknown, unless agents tell). Counted as `flow_over_share`, `flow_over_rate`, \
+                  `token_over_share` and `token_over_rate`. What the bounds cannot do: docs/threat-model.md.",
+        keys: &[PREFIX4, PREFIX6, FLOW_SHARE, TOKEN_SHARE, NEW_FLOWS, NEW_TOKENS],
+    };
+
+    const fn key(name: &'static str, (min, max): (u64, u64), default: u64, meaning: &'static str) -> Key {
+        Key { name, kind: Kind::Integer { min, max }, default: Without::Integer(default), meaning }
+    }
+
+    /// `prefix4`.
+    pub const PREFIX4: Key =
+        key("prefix4", (8, 32), 24, "Bits of an IPv4 source address that are one network.");
+    /// `prefix6`.
+    pub const PREFIX6: Key =
+        key("prefix6", (16, 64), 48, "Bits of an IPv6 source address that are one network.");
+    /// `flow_share`.
+    pub const FLOW_SHARE: Key = key(
+        "flow_share",
+        (1, 100),
+        100,
+        "Percent of the flow table that half-open flows of one network may take; 100 is no bound.",
+    );
+    /// `token_share`.
+    pub const TOKEN_SHARE: Key = key(
+        "token_share",
+        (1, 100),
+        100,
+        "Percent of the token table that tokens of one network may take before traffic confirms them; 100 is no bound.",
+    );
+    /// `new_flows`.
+    pub const NEW_FLOWS: Key = key(
+        "new_flows",
+        (0, 1_000_000_000),
+        0,
+        "New TCP flows a second, for each worker, that get an entry; 0 is no bound. Joins of known tokens do not count.",
+    );
+    /// `new_tokens`.
+    pub const NEW_TOKENS: Key = key(
+        "new_tokens",
+        (0, 1_000_000_000),
+        0,
+        "New Multipath TCP connections a second, for each worker, whose token is learned; 0 is no bound.",
     );
 }

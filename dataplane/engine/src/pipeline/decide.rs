@@ -11,7 +11,7 @@ use packet::{Flow, Token};
 
 use super::classify::Held;
 use super::fast::{self, Fast};
-use super::join_rate::JoinRate;
+use super::guard::Guard;
 use super::opening::{self, Came, Opening};
 use super::tally::{Decided, Tally};
 use super::{Class, Context, Slot, classify, syn, unsettled};
@@ -29,7 +29,7 @@ pub(super) fn burst<F: Frames>(
     openings: &[Opening],
     held: Held,
     frames: &mut F,
-    joins: &mut JoinRate,
+    guard: &mut Guard,
     cx: &Context<'_>,
 ) -> Decided {
     let mut tally = Tally::new();
@@ -41,12 +41,12 @@ pub(super) fn burst<F: Frames>(
     while let Some(slot) = slots.get_mut(index) {
         let opening = openings.get(index).zip(fast.get(index)).filter(|_| opens(index));
         let came =
-            opening.map(|opening| opening::decide(opening, slot, frames, index, joins, &mut tally, cx));
+            opening.map(|opening| opening::decide(opening, slot, frames, index, guard, &mut tally, cx));
         if came == Some(Came::Nowhere) || held.fast >> index & 1 == 1 {
             classify::one(slot, frames, index, cx);
         }
         if matches!(came, None | Some(Came::Nowhere)) {
-            one(slot, frames, index, joins, cx);
+            one(slot, frames, index, guard, cx);
         }
         index += 1;
         if !opens(index) {
@@ -58,11 +58,11 @@ pub(super) fn burst<F: Frames>(
 
 /// Decides one packet.
 #[inline(never)]
-fn one<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, joins: &mut JoinRate, cx: &Context<'_>) {
+fn one<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, guard: &mut Guard, cx: &Context<'_>) {
     match slot.class {
         Class::Decided => {}
         Class::Tcp => tcp(slot, frames.bytes(index), cx),
-        Class::Syn(kind) => syn::decide(slot, kind, frames, index, joins, cx),
+        Class::Syn(kind) => syn::decide(slot, kind, frames, index, guard, cx),
         Class::Udp => udp(slot, cx),
         Class::Fragment => fragment(slot, cx),
         Class::Related => related(slot, cx),
@@ -220,7 +220,7 @@ fn related(slot: &mut Slot, cx: &Context<'_>) {
 }
 
 /// To the backend Maglev gives the packet's flow, which leaves no trace.
-fn stateless(slot: &mut Slot, reason: Reason, cx: &Context<'_>) {
+pub(super) fn stateless(slot: &mut Slot, reason: Reason, cx: &Context<'_>) {
     match maglev(slot, &slot.parsed.flow, cx) {
         Some(backend) => slot.forward(reason, backend),
         None => slot.refuse(Reason::NoBackend),

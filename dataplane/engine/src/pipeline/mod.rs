@@ -17,7 +17,7 @@ mod classify;
 mod count;
 mod decide;
 mod fast;
-mod join_rate;
+mod guard;
 mod local;
 mod opening;
 mod other;
@@ -34,7 +34,7 @@ use ipc::reason::Reason;
 use packet::{Key, Parsed, Token, Version};
 
 use self::fast::Fast;
-use self::join_rate::JoinRate;
+use self::guard::Guard;
 use self::opening::Opening;
 use self::too_big::Allowance;
 use crate::frames::{Frames, places};
@@ -107,7 +107,7 @@ pub struct Pipeline {
     slots: [Slot; BURST],
     fast: [Fast; BURST],
     openings: [Opening; BURST],
-    joins: JoinRate,
+    guard: Guard,
     allowance: Allowance,
 }
 
@@ -125,7 +125,7 @@ impl Default for Pipeline {
             slots: [slot; BURST],
             fast: [Fast::default(); BURST],
             openings: [Opening::default(); BURST],
-            joins: JoinRate::default(),
+            guard: Guard::default(),
             allowance: Allowance::default(),
         }
     }
@@ -157,7 +157,7 @@ impl Pipeline {
         if lost != 0 {
             unsettled::foresee(slots, fast, openings, &mut held, lost, frames, cx);
         }
-        let decided = decide::burst(slots, fast, openings, held, frames, &mut self.joins, cx);
+        let decided = decide::burst(slots, fast, openings, held, frames, &mut self.guard, cx);
         let others = ones(count) & !decided.fast & !decided.opened;
         let (mut leaving, mut punted) = (decided.leaving, 0);
         if others != 0 {

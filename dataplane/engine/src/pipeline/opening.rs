@@ -17,12 +17,13 @@ use packet::{Family, Flags, Flow, Opening as Opens, Token, Version, brief};
 
 use super::decide;
 use super::fast::{Fast, Look as Seen};
-use super::join_rate::JoinRate;
+use super::guard::{self, Guard};
 use super::tally::Tally;
 use super::{Context, Slot, classify, unsettled};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::flow_table::{Found, Inserted};
 use crate::frames::{Frames, places};
+use crate::limits::Admitted;
 use crate::place::Spot;
 use crate::snapshot::Vip;
 use crate::token_table::TokenLookup;
@@ -38,6 +39,8 @@ pub(super) struct Opening {
     found: Option<Found>,
     /// Maglev's answer to a SYN.
     chosen: u16,
+    /// The network it comes from, where that is bounded.
+    network: u64,
     /// The sequence number.
     seq: u32,
     /// The token of a join, or of the key.
@@ -103,6 +106,7 @@ impl Opening {
         };
         if self.what != What::Join {
             self.chosen = cx.snapshot.choose(vip.pool, cx.snapshot.public_key().flow(flow))?.0;
+            self.network = guard::network(flow, cx);
         }
         Some(())
     }
@@ -201,14 +205,14 @@ pub(super) fn decide<F: Frames>(
     slot: &mut Slot,
     frames: &mut F,
     index: usize,
-    joins: &mut JoinRate,
+    guard: &mut Guard,
     tally: &mut Tally,
     cx: &Context<'_>,
 ) -> Came {
     let outcome = match opening.what {
-        What::Plain => opening.enter(FlowState::SynPlain, tally, cx),
-        What::Capable => opening.enter(FlowState::SynCapableV1, tally, cx),
-        What::Join => opening.join(fast, joins, tally, cx),
+        What::Plain => opening.enter(FlowState::SynPlain, guard, tally, cx),
+        What::Capable => opening.enter(FlowState::SynCapableV1, guard, tally, cx),
+        What::Join => opening.join(fast, guard, tally, cx),
         What::Key => opening.key(cx),
     };
     let Some(outcome) = outcome else { return Came::Nowhere };
@@ -247,26 +251,31 @@ fn hand_over<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: &Cont
 impl Opening {
     /// A SYN of a flow that is in no line: to Maglev's choice.
     #[inline(always)]
-    fn enter(&self, state: FlowState, tally: &mut Tally, cx: &Context<'_>) -> Option<Outcome> {
+    fn enter(
+        &self,
+        state: FlowState,
+        guard: &mut Guard,
+        tally: &mut Tally,
+        cx: &Context<'_>,
+    ) -> Option<Outcome> {
         let spot = self.spot.as_ref().filter(|spot| cx.tables.flows.is_absent(spot))?;
+        let state = match guard.open(self.network, state == FlowState::SynCapableV1, cx) {
+            Admitted::Yes => state,
+            Admitted::WithoutKey => FlowState::SynPlain,
+            Admitted::No => return Some(Outcome::sent((Reason::Hash, BackendId(self.chosen)))),
+        };
         let entry = FlowEntry::opened(state, cx.now, BackendId(self.chosen), self.seq, self.seq);
         Some(enter(spot, entry, Reason::Hash, tally, cx))
     }
 
     /// A join of a flow that is in no line: to the owner of its token.
     #[inline]
-    fn join(
-        &self,
-        fast: &Fast,
-        joins: &mut JoinRate,
-        tally: &mut Tally,
-        cx: &Context<'_>,
-    ) -> Option<Outcome> {
+    fn join(&self, fast: &Fast, guard: &mut Guard, tally: &mut Tally, cx: &Context<'_>) -> Option<Outcome> {
         let spot = self.spot.as_ref().filter(|spot| cx.tables.flows.is_absent(spot))?;
         let vip = cx.snapshot.vip(VipId(fast.service.vip))?;
         let belongs = |backend| cx.snapshot.backend(backend).is_some_and(|known| known.pool == vip.pool);
         match cx.tables.tokens.find(self.token_hash, Token(self.token), belongs) {
-            TokenLookup::Owner { .. } if !joins.admit(self.token_hash, cx.now) => {
+            TokenLookup::Owner { .. } if !guard.join(self.token_hash, cx.now) => {
                 Some(Outcome::dropped(Reason::JoinRate))
             }
             TokenLookup::Owner { backend, .. } => {

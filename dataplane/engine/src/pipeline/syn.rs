@@ -11,10 +11,11 @@ use ipc::reason::Reason;
 use packet::{Token, Version};
 
 use super::decide::Look;
-use super::join_rate::JoinRate;
+use super::guard::{self, Guard};
 use super::{Class, Context, Slot, SynKind, decide, local};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::frames::{Frames, places};
+use crate::limits::Admitted;
 use crate::snapshot::Vip;
 use crate::token_table::TokenLookup;
 
@@ -42,7 +43,7 @@ pub(super) fn decide<F: Frames>(
     kind: SynKind,
     frames: &mut F,
     index: usize,
-    joins: &mut JoinRate,
+    guard: &mut Guard,
     cx: &Context<'_>,
 ) {
     let look = decide::look(slot.hash, cx);
@@ -68,11 +69,28 @@ pub(super) fn decide<F: Frames>(
     }
     let isn = slot.parsed.tcp.seq;
     let over = &look;
+    let Some(kind) = admitted(slot, kind, guard, cx) else {
+        return decide::stateless(slot, Reason::Hash, cx);
+    };
     match kind {
         SynKind::Plain => decide::open(slot, FlowState::SynPlain, isn, over, cx),
         SynKind::Capable(Version::V0) => decide::open(slot, FlowState::SynCapableV0, isn, over, cx),
         SynKind::Capable(Version::V1) => decide::open(slot, FlowState::SynCapableV1, isn, over, cx),
-        SynKind::Join(token) => join(slot, token, over, frames, index, joins, cx),
+        SynKind::Join(token) => join(slot, token, over, frames, index, guard, cx),
+    }
+}
+
+/// What a SYN opens, as far as the guard lets it. Joins are counted by their token.
+fn admitted(slot: &Slot, kind: SynKind, guard: &mut Guard, cx: &Context<'_>) -> Option<SynKind> {
+    let capable = match kind {
+        SynKind::Join(_) => return Some(kind),
+        SynKind::Capable(_) => true,
+        SynKind::Plain => false,
+    };
+    match guard.open(guard::network(&slot.parsed.flow, cx), capable, cx) {
+        Admitted::Yes => Some(kind),
+        Admitted::WithoutKey => Some(SynKind::Plain),
+        Admitted::No => None,
     }
 }
 
@@ -97,7 +115,7 @@ fn join<F: Frames>(
     over: &Look,
     frames: &mut F,
     index: usize,
-    joins: &mut JoinRate,
+    guard: &mut Guard,
     cx: &Context<'_>,
 ) {
     let Some((_, vip)) = slot.vip(cx) else {
@@ -106,7 +124,7 @@ fn join<F: Frames>(
     let hash = cx.tables.token_hash(token, vip.pool);
     let belongs = |backend| cx.snapshot.backend(backend).is_some_and(|known| known.pool == vip.pool);
     match cx.tables.tokens.find(hash, token, belongs) {
-        TokenLookup::Owner { .. } if !joins.admit(hash, cx.now) => slot.refuse(Reason::JoinRate),
+        TokenLookup::Owner { .. } if !guard.join(hash, cx.now) => slot.refuse(Reason::JoinRate),
         TokenLookup::Owner { backend, .. } => {
             let isn = slot.parsed.tcp.seq;
             let entry = FlowEntry::opened(FlowState::SynJoin, cx.now, backend, isn, token.0);
