@@ -1,0 +1,422 @@
+//! What strangers can do to tokens and flows, counted: docs/threat-model.md has the rows these tests print
+//! (`cargo test -p engine --release --test attacks -- --nocapture`).
+//!
+//! Every test drives whole packets through the pipeline in simulated time. Keys are hashed as servers hash them; where an attacker has
+//! to own a key with a chosen token, two keys that collide by chance are searched first, which takes as long as it would take
+//! anybody who may choose the victim, too.
+#![cfg(not(loom))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "helpers of tests, with small numbers"
+)]
+
+mod support;
+
+use std::collections::HashMap;
+
+use engine::limits::Limits;
+use engine::reported::Reports;
+use engine::token_table::Proof;
+use ipc::counter::Counter;
+use ipc::id::BackendId;
+use ipc::message::Command;
+use ipc::reason::Reason;
+use packet::{Address, Family, Flow, Key, Token, Version};
+use support::{CLIENT_KEY, Random, World, backend, flow, name, of, services, site, vip};
+
+const ISN: u32 = 1000;
+
+/// Entries of each table.
+const ENTRIES: usize = 16_384;
+
+fn world(backends: u8, entries: usize) -> World {
+    let mut commands = vec![Command::PutPool { name: name("servers") }];
+    commands.extend((1..=backends).map(|number| backend("servers", &format!("b{number}"), number)));
+    commands.push(vip("web", "servers"));
+    commands.extend(services("web", 9, 8000));
+    let mut world = World::of_size(site(), entries, entries);
+    world.commit(&commands);
+    world
+}
+
+/// Flow `number` of the network 10.`network`.0/24: 254 hosts, then ports.
+fn flow_of(network: u16, number: u32) -> Flow {
+    let [high, low] = network.to_be_bytes();
+    let host = u8::try_from(1 + number % 254).unwrap();
+    let source = Address::from_v4([10 + high, low, 0, host]);
+    Flow {
+        source,
+        source_port: u16::try_from(1024 + number / 254).unwrap(),
+        ..flow(Family::V4, 1, 1, 9, 8000)
+    }
+}
+
+/// A handshake up to its third ACK, and some data if it `lasts`. Where it went, and whether its key was learned.
+fn connect(world: &mut World, flow: &Flow, key: Key, data: bool) -> (Option<BackendId>, bool) {
+    let home = world.send(of(flow).syn(ISN).mp_capable_syn_v1()).verdict.backend;
+    let ack = world.send(of(flow).data(ISN + 1, 1).mp_capable_ack(Version::V1, CLIENT_KEY, key)).verdict;
+    assert_eq!(ack.backend, home, "a connection stays where its SYN went");
+    if data {
+        send_data(world, flow);
+    }
+    (home, ack.learned)
+}
+
+fn send_data(world: &mut World, flow: &Flow) -> Option<BackendId> {
+    world.send(of(flow).data(ISN + 1, 1).dss_data(1, 1, 1, b"data")).verdict.backend
+}
+
+fn token(key: Key) -> Token {
+    Token::from_key(Version::V1, &key)
+}
+
+/// Where a join of the key's token goes.
+fn join(world: &mut World, key: Key, number: u32) -> (Reason, Option<BackendId>) {
+    let flow = flow_of(0x5000, number);
+    let verdict = world.send(of(&flow).syn(7).mp_join_syn(token(key), 1, 1)).verdict;
+    (verdict.reason, verdict.backend)
+}
+
+fn reports(world: &World) -> Reports<'_> {
+    Reports { tables: &world.tables, snapshot: &world.snapshot, now: world.now() }
+}
+
+/// Two different keys of one token: by the birthday bound after some 80,000 tries.
+fn colliding_keys() -> [Key; 2] {
+    let mut random = Random(11);
+    let mut seen = HashMap::new();
+    loop {
+        let key = Key(random.next().to_be_bytes());
+        if let Some(other) = seen.insert(token(key), key) {
+            return [other, key];
+        }
+    }
+}
+
+/// Opens a connection with this key on this backend.
+fn connect_to(world: &mut World, to: &str, key: Key, nth: usize) -> Flow {
+    let flow = world.flow_to(to, Family::V4, 9, 8000, nth);
+    connect(world, &flow, key, true);
+    flow
+}
+
+/// A connection long enough for rank seen.
+fn last(world: &mut World, flow: &Flow) {
+    for _ in 0..3 {
+        world.wait(40);
+        send_data(world, flow);
+    }
+}
+
+/// What a flood of whole forged handshakes costs: honest connections that lasted, that began during it, and how many of the
+/// newcomers' joins found their server.
+struct Flood {
+    networks: u16,
+    guarded: bool,
+    agents: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    old: usize,
+    old_joined: usize,
+    new: usize,
+    new_joined: usize,
+    astray: usize,
+}
+
+impl Flood {
+    fn run(&self) -> Outcome {
+        let mut world = world(10, ENTRIES);
+        if self.guarded {
+            world.tables.lifetimes.limits = Limits {
+                flows_per_prefix: Limits::share(ENTRIES, 10, 4, 1),
+                tokens_per_prefix: Limits::token_share(ENTRIES, 10, 1),
+                ..Limits::default()
+            };
+        }
+        let mut random = Random(5);
+        let mut outcome = Outcome::default();
+        let mut old: Vec<(Flow, Key, Option<BackendId>)> = Vec::new();
+        for number in 0..1000 {
+            let (flow, key) = (flow_of(200 + number as u16 % 100, number), Key(random.next().to_be_bytes()));
+            let (home, _) = connect(&mut world, &flow, key, true);
+            self.report(&world, home, key);
+            old.push((flow, key, home));
+        }
+        for _ in 0..3 {
+            world.wait(40);
+            old.iter().for_each(|(flow, ..)| {
+                send_data(&mut world, flow);
+            });
+        }
+        // Ten times the tables within 32 seconds, each handshake followed by DSS traffic.
+        let mut new = Vec::new();
+        for number in 0..10 * ENTRIES as u32 {
+            let (network, nth) = if self.networks == 1 {
+                (1, number)
+            } else {
+                (1000 + (number % u32::from(self.networks)) as u16, number / u32::from(self.networks))
+            };
+            connect(&mut world, &flow_of(network, nth), Key(random.next().to_be_bytes()), true);
+            if number % 160 == 0 {
+                let nth = 5000 + number / 160;
+                let flow = flow_of(200 + (nth % 100) as u16, nth);
+                let key = Key(random.next().to_be_bytes());
+                let (home, _) = connect(&mut world, &flow, key, true);
+                self.report(&world, home, key);
+                new.push((key, home));
+            }
+            if number % (10 * ENTRIES as u32 / 32) == 0 {
+                world.wait(1);
+            }
+        }
+        let mut nth = 0;
+        let mut joined = |world: &mut World, key, home| {
+            nth += 1;
+            match join(world, key, nth) {
+                (Reason::Token, to) if to == home => (1, 0),
+                (Reason::Token, _) => (0, 1),
+                _ => (0, 0),
+            }
+        };
+        for (_, key, home) in &old {
+            let (found, astray) = joined(&mut world, *key, *home);
+            (outcome.old, outcome.old_joined) = (outcome.old + 1, outcome.old_joined + found);
+            outcome.astray += astray;
+        }
+        for (key, home) in &new {
+            let (found, astray) = joined(&mut world, *key, *home);
+            (outcome.new, outcome.new_joined) = (outcome.new + 1, outcome.new_joined + found);
+            outcome.astray += astray;
+        }
+        println!(
+            "| forged handshakes with DSS, {} networks, guard {}, agents {} | {} of {} | {} of {} | {} |",
+            self.networks,
+            if self.guarded { "10 %" } else { "off" },
+            if self.agents { "yes" } else { "no" },
+            outcome.old_joined,
+            outcome.old,
+            outcome.new_joined,
+            outcome.new,
+            outcome.astray,
+        );
+        outcome
+    }
+
+    fn report(&self, world: &World, home: Option<BackendId>, key: Key) {
+        if self.agents {
+            reports(world).token_lives(home.unwrap(), token(key));
+        }
+    }
+}
+
+#[test]
+fn a_flood_from_one_network_costs_honest_joins_nothing_where_the_guard_is_on() {
+    let outcome = Flood { networks: 1, guarded: true, agents: false }.run();
+    assert_eq!((outcome.old_joined, outcome.new_joined, outcome.astray), (outcome.old, outcome.new, 0));
+    // The same flood without a bound pushes provisional tokens out, and nothing else.
+    let unguarded = Flood { networks: 1, guarded: false, agents: false }.run();
+    assert_eq!((unguarded.old_joined, unguarded.astray), (unguarded.old, 0));
+    assert!(unguarded.new_joined < unguarded.new, "{unguarded:?}");
+}
+
+#[test]
+fn a_flood_from_all_networks_costs_new_joins_without_agents_and_nothing_with_them() {
+    let without = Flood { networks: 4000, guarded: true, agents: false }.run();
+    assert_eq!((without.old_joined, without.astray), (without.old, 0), "what lasted stays");
+    let with = Flood { networks: 4000, guarded: true, agents: true }.run();
+    assert_eq!((with.old_joined, with.new_joined, with.astray), (with.old, with.new, 0));
+}
+
+#[test]
+fn what_the_guard_refuses_is_balanced_without_state_and_counted() {
+    let mut world = world(4, ENTRIES);
+    world.tables.lifetimes.limits =
+        Limits { flows_per_prefix: 10, tokens_per_prefix: 4, tokens_per_second: 6, ..Limits::default() };
+    let mut learned = 0;
+    for number in 0..30 {
+        let flow = flow_of(1, number);
+        let expected = world.hashed(&flow);
+        let (home, new) = connect(&mut world, &flow, Key([number as u8; 8]), true);
+        assert_eq!(home, expected, "Maglev's answer either way");
+        learned += usize::from(new);
+    }
+    let count = |counter| world.counters.reader().counter(counter);
+    assert_eq!((learned, count(Counter::TokenLearned)), (4, 4));
+    assert_eq!((count(Counter::FlowOverShare), count(Counter::TokenOverShare)), (20, 2));
+    assert_eq!((count(Counter::FlowOverRate), count(Counter::TokenOverRate)), (0, 4));
+    // Another network is not meant, but for the rate of all together, which a second brings back.
+    world.wait(16);
+    assert!(connect(&mut world, &flow_of(2, 0), Key([99; 8]), false).1);
+}
+
+#[test]
+fn a_key_searched_for_a_victims_token_takes_no_connection_that_lasted_or_was_proven() {
+    let [victims, attackers] = colliding_keys();
+    // Within the same moment: nobody knows whose it is.
+    let mut at_once = world(4, ENTRIES);
+    connect_to(&mut at_once, "b1", victims, 0);
+    connect_to(&mut at_once, "b2", attackers, 1);
+    assert_eq!(join(&mut at_once, victims, 1), (Reason::AmbiguousToken, None));
+    // An agent settles it.
+    let b1 = at_once.id_of("b1");
+    reports(&at_once).token_lives(b1, token(victims));
+    assert_eq!(join(&mut at_once, victims, 2), (Reason::Token, Some(b1)));
+
+    let mut lasted = world(4, ENTRIES);
+    let flow = connect_to(&mut lasted, "b1", victims, 0);
+    last(&mut lasted, &flow);
+    connect_to(&mut lasted, "b2", attackers, 1);
+    let b1 = lasted.id_of("b1");
+    assert_eq!(join(&mut lasted, victims, 1), (Reason::Token, Some(b1)));
+    assert_eq!(lasted.counters.reader().counter(Counter::TokenConflict), 1);
+}
+
+#[test]
+fn guessed_joins_hit_as_many_tokens_as_chance_says() {
+    let mut world = world(10, ENTRIES);
+    let mut random = Random(3);
+    let tokens = 4096;
+    for number in 0..tokens {
+        connect(&mut world, &flow_of(number as u16 % 300, number), Key(random.next().to_be_bytes()), true);
+    }
+    let guesses = if cfg!(debug_assertions) { 100_000 } else { 4_000_000 };
+    let mut hits = 0;
+    for number in 0..guesses {
+        let flow = flow_of(600 + (number / 100_000) as u16, number % 100_000);
+        let guess = Token(random.word());
+        let verdict = world.send(of(&flow).syn(7).mp_join_syn(guess, 1, 1)).verdict;
+        hits += u32::from(verdict.reason == Reason::Token);
+    }
+    let expected = f64::from(guesses) * f64::from(tokens) / 2f64.powi(32);
+    println!("| {guesses} guessed joins against {tokens} tokens | {hits} hit, {expected:.1} expected |");
+    assert!(f64::from(hits) <= expected + 5.0 * expected.sqrt() + 3.0, "{hits} hits");
+    let inserted = world.counters.reader().counter(Counter::FlowInserted);
+    assert_eq!(inserted, u64::from(tokens + hits), "a guess that misses leaves nothing");
+}
+
+#[test]
+fn a_flood_of_joins_with_one_valid_token_gets_thirty_two_entries_a_tick() {
+    let mut world = world(4, ENTRIES);
+    let key = Key([0x42; 8]);
+    let flow = connect_to(&mut world, "b1", key, 0);
+    last(&mut world, &flow);
+    world.wait(16);
+    let let_in = (0..20_000).filter(|number| join(&mut world, key, *number).0 == Reason::Token).count();
+    assert_eq!(let_in, 32);
+    assert_eq!(world.counters.reader().reason(Reason::JoinRate), 20_000 - 32);
+}
+
+#[test]
+fn forged_fin_rst_and_fastclose_end_no_token() {
+    let mut world = world(4, ENTRIES);
+    let mut random = Random(9);
+    let mut connections = Vec::new();
+    for number in 0..200 {
+        let (flow, key) = (flow_of(1, number), Key(random.next().to_be_bytes()));
+        let (home, _) = connect(&mut world, &flow, key, true);
+        connections.push((flow, key, home));
+    }
+    // The forger knows every 5-tuple, and neither sequence numbers nor keys.
+    for (flow, ..) in &connections {
+        world.send(of(flow).rst(random.word(), random.word()));
+        world.send(of(flow).data(random.word(), 1).fastclose(Key(random.next().to_be_bytes())));
+    }
+    // Half of the clients go on sending; all join.
+    world.wait(32);
+    for (flow, _, home) in connections.iter().step_by(2) {
+        assert_eq!(send_data(&mut world, flow), *home);
+    }
+    let joined = |world: &mut World, base: u32| {
+        let all = connections.iter().zip(base..);
+        all.filter(|((_, key, home), nth)| join(world, *key, *nth) == (Reason::Token, *home)).count()
+    };
+    assert_eq!(joined(&mut world, 0), 200, "a token outlives the last sign of its flow by a minute at least");
+    assert_eq!(world.counters.reader().counter(Counter::TokenClosing), 0);
+}
+
+#[test]
+fn five_tuples_chosen_without_the_secret_fill_no_line() {
+    // Whoever knows the public hash (its seed is in every configuration) picks 5-tuples that share its upper bits, which would be one
+    // line of a table under that hash.
+    let mut world = world(10, ENTRIES);
+    let key = world.snapshot.public_key().clone();
+    let candidates = (0..65u16).flat_map(|network| (0..60_000).map(move |number| flow_of(network, number)));
+    let chosen: Vec<Flow> =
+        candidates.filter(|flow| key.flow(flow) >> 56 == 0x5a).take(ENTRIES / 4).collect();
+    assert!(chosen.len() >= 8000.min(ENTRIES / 4), "{}", chosen.len());
+    for flow in &chosen {
+        world.send(of(flow).syn(ISN));
+    }
+    let count = |counter| world.counters.reader().counter(counter);
+    assert_eq!(count(Counter::FlowInserted), chosen.len() as u64);
+    assert_eq!((count(Counter::FlowTableFull), count(Counter::FlowEvictedHalfOpen)), (0, 0));
+}
+
+#[test]
+fn a_hostile_agent_takes_only_what_no_other_agent_proved() {
+    let mut world = world(4, ENTRIES);
+    let [proven, seen] = [Key([1; 8]), Key([2; 8])];
+    let [b1, b2] = ["b1", "b2"].map(|name| world.id_of(name));
+    for (nth, key) in [proven, seen].into_iter().enumerate() {
+        let flow = connect_to(&mut world, "b1", key, nth);
+        last(&mut world, &flow);
+    }
+    reports(&world).token_lives(b1, token(proven));
+    // b2's agent lies about both, and ends what is not its own.
+    assert_eq!(reports(&world).token_lives(b2, token(proven)), Some(Proof::Refused));
+    assert_eq!(reports(&world).token_lives(b2, token(seen)), Some(Proof::New));
+    assert!(!reports(&world).token_ended(b2, token(proven)));
+    assert_eq!(join(&mut world, proven, 1), (Reason::Token, Some(b1)));
+    // A backend whose own agent is silent loses its tokens to a lying one, until its own speaks up or the liar lets go.
+    assert_eq!(join(&mut world, seen, 2), (Reason::Token, Some(b2)));
+    assert!(reports(&world).token_ended(b2, token(seen)));
+    assert_eq!(join(&mut world, seen, 3), (Reason::Token, Some(b1)));
+}
+
+#[test]
+fn collisions_of_honest_tokens_are_as_many_as_chance_says_and_no_join_goes_astray() {
+    let entered = std::env::var("WEFT_ATTACK").ok().and_then(|number| number.parse().ok());
+    let connections: u32 = entered.unwrap_or(if cfg!(debug_assertions) { 200_000 } else { 1_000_000 });
+    let mut world = world(100, connections as usize);
+    let key_of = |number: u32| {
+        let mut random = Random(u64::from(number) << 8 | 0x77);
+        Key(random.next().to_be_bytes())
+    };
+    let at = |number: u32| flow_of((number / 60_000) as u16, number % 60_000);
+    for number in 0..connections {
+        let flow = at(number);
+        world.send(of(&flow).syn(ISN).mp_capable_syn_v1());
+        world.send(of(&flow).data(ISN + 1, 1).mp_capable_ack(Version::V1, CLIENT_KEY, key_of(number)));
+        if number % 1_000_000 == 0 && number > 0 {
+            println!("{number} connections");
+        }
+    }
+    // The joins of 16 seconds, and not one flow entry is needed for the next.
+    let (mut ambiguous, mut astray, mut unknown) = (0, 0, 0);
+    for number in 0..connections {
+        let home = world.hashed(&at(number));
+        let join = Flow { source_port: 30_000 + at(number).source_port, ..at(number) };
+        let verdict = world.send(of(&join).syn(7).mp_join_syn(token(key_of(number)), 1, 1)).verdict;
+        match verdict.reason {
+            Reason::Token => astray += u32::from(verdict.backend != home),
+            Reason::AmbiguousToken => ambiguous += 1,
+            _ => unknown += 1,
+        }
+    }
+    let n = f64::from(connections);
+    let expected = n * n / 2f64.powi(33);
+    // Of two that collide, both are ambiguous, unless they live on the same of the 100 backends.
+    let pairs = f64::from(ambiguous) / 2.0 / 0.99;
+    println!(
+        "| {connections} connections, 100 backends | {pairs:.1} pairs of one token, {expected:.1} expected | \
+         {astray} joins astray, {unknown} unknown |"
+    );
+    assert!((pairs - expected).abs() <= 5.0 * expected.sqrt() + 2.0, "{pairs} pairs, {expected} expected");
+    assert_eq!(astray, 0);
+    assert!(f64::from(unknown) <= n / 1e6 + 3.0, "{unknown} unknown");
+}
