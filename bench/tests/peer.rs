@@ -20,13 +20,18 @@ fn run(arguments: &str) -> Report {
 
 /// Runs with a configuration of three backends.
 fn run_with(steering: &str, forward: &str, arguments: &str) -> Report {
+    run_before(3, steering, forward, arguments)
+}
+
+/// The same with so many backends.
+fn run_before(backends: u8, steering: &str, forward: &str, arguments: &str) -> Report {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("weft.toml");
-    std::fs::write(&file, configuration(steering, forward)).unwrap();
+    std::fs::write(&file, configuration(backends, steering, forward)).unwrap();
     run(&format!("--config {} {arguments}", file.display()))
 }
 
-fn configuration(steering: &str, forward: &str) -> String {
+fn configuration(backends: u8, steering: &str, forward: &str) -> String {
     let backend = |n: u8| {
         format!(
             "[[pool.backend]]\nname = \"b{n}\"\naddress = [\"10.0.0.{n}\", \"fd00::{n}\"]\n\
@@ -37,13 +42,11 @@ fn configuration(steering: &str, forward: &str) -> String {
         "[dataplane]\nworkers = [0]\nflows = 100000\ntokens = 100000\n\
          [[dataplane.port]]\ndevice = \"net_null0\"\nmac = \"02:00:00:00:01:01\"\n\
          address = [\"10.0.0.100/24\", \"fd00::100/64\"]\nmtu = 1600\n\
-         [[pool]]\nname = \"web\"\n{}{}{}\
+         [[pool]]\nname = \"web\"\n{}\
          [[vip]]\nname = \"vip\"\naddress = [\"203.0.113.1\", \"2001:db8::1\"]\nport = 443\nprotocol = \"tcp\"\n\
          pool = \"web\"\nforward = \"{forward}\"\n\
          [vip.mptcp]\nsteering = [{steering}]\nunknown_token = \"drop\"\n",
-        backend(1),
-        backend(2),
-        backend(3)
+        (1..=backends).map(backend).collect::<String>()
     )
 }
 
@@ -93,6 +96,26 @@ fn without_steering_the_servers_report_each_join_that_named_no_connection_of_the
     assert_eq!(client.outcome.joined + client.outcome.refused, 60);
     assert!(unknown.iter().all(|join| join.token.len() == 8 && join.from.ip().to_string() == "198.18.1.1"));
     assert!(!report.passed);
+}
+
+#[test]
+fn joins_of_explicit_tokens_are_proved_with_keys_of_a_tls_session_that_both_ends_exported() {
+    // With one backend there is nothing to steer: this is about the endpoints.
+    for signal in ["g", "e"] {
+        let report = run_before(1, "", "gue", &format!("--signal {signal} --connections 20 --joins 2"));
+        assert!(report.passed, "{report}");
+        let client = report.client.as_ref().unwrap();
+        assert_eq!((client.seen.keyed, report.all_servers.keyed), (20, 20));
+        assert_eq!((client.outcome.joined, report.all_servers.joined), (40, 40));
+        assert_eq!(report.all_servers.early, 0);
+    }
+}
+
+#[test]
+fn a_server_without_explicit_tokens_names_itself_by_a_key_as_ever() {
+    let report = run_before(1, "", "gue", "--signal e --server-signal keys --connections 10 --joins 1");
+    assert!(report.passed, "{report}");
+    assert_eq!((report.all_servers.keyed, report.all_servers.joined), (0, 10));
 }
 
 /// Frames of a capture.

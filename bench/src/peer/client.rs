@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use super::connection::{Connection, End, Signal};
 use super::host::{At, Host, Tally};
-use super::option::{FLAG_H, MpOption, Name};
+use super::option::{MpOption, Name};
 use super::proof;
 use super::segment::Segment;
 use super::subflow::{End as Ending, Nonces, State, Subflow};
+use super::tls::Side;
 
 /// What a client does.
 #[derive(Clone, Debug)]
@@ -32,12 +33,15 @@ pub struct Plan {
     pub echo: bool,
     /// The version asked for.
     pub version: u8,
+    /// How ends are to be named; by tokens only in version 1.
+    pub signal: Signal,
 }
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Opening,
+    Securing,
     Talking,
     Joining,
     TalkingOnAll,
@@ -49,7 +53,9 @@ enum Stage {
 struct Errand {
     stage: Stage,
     key: [u8; 8],
+    token: u32,
     sent: Vec<u8>,
+    received: Vec<u8>,
 }
 
 /// What became of all.
@@ -80,13 +86,19 @@ pub struct Client {
     host: Host,
     plan: Plan,
     errands: Vec<Errand>,
+    side: Option<Side>,
     port: u16,
+    finished: usize,
 }
 
 impl Client {
-    /// A client whose keys follow from a seed.
-    pub fn new(seed: u64, plan: Plan) -> Self {
-        Self { host: Host::new(seed), plan, errands: Vec::new(), port: 20_000 }
+    /// A client whose keys follow from a seed, but for those that come from TLS.
+    ///
+    /// # Errors
+    /// TLS is asked for and not to be had.
+    pub fn new(seed: u64, plan: Plan) -> anyhow::Result<Self> {
+        let side = (plan.signal != Signal::Keys).then(Side::client).transpose()?;
+        Ok(Self { host: Host::new(seed), plan, errands: Vec::new(), side, port: 20_000, finished: 0 })
     }
 
     /// What it has seen.
@@ -102,12 +114,12 @@ impl Client {
     /// Whether all is over.
     pub fn is_done(&self) -> bool {
         let opened = u32::try_from(self.errands.len()).unwrap_or(u32::MAX);
-        opened >= self.plan.connections && self.errands.iter().all(|errand| errand.stage == Stage::Done)
+        opened >= self.plan.connections && self.finished == self.errands.len()
     }
 
     /// Connections that are over.
     pub fn done(&self) -> u64 {
-        self.errands.iter().filter(|errand| errand.stage == Stage::Done).count() as u64
+        self.finished as u64
     }
 
     /// When [`Self::tick`] has something to do.
@@ -125,7 +137,7 @@ impl Client {
         for connection in self.host.tick(now) {
             self.progress(connection);
         }
-        let busy = self.errands.iter().filter(|errand| errand.stage != Stage::Done).count();
+        let busy = self.errands.len() - self.finished;
         let room = usize::try_from(self.plan.at_once).unwrap_or(usize::MAX).saturating_sub(busy);
         let left =
             usize::try_from(self.plan.connections).unwrap_or(usize::MAX).saturating_sub(self.errands.len());
@@ -155,7 +167,8 @@ impl Client {
                     subflow.state = State::Open;
                     self.host.tally.joined += 1;
                 }
-                self.host.established(at, segment);
+                let fresh = self.host.established(at, segment);
+                self.heard_of(at, fresh);
             }
         }
         self.progress(at.connection);
@@ -166,7 +179,7 @@ impl Client {
         let mut outcome = Outcome { asked: u64::from(self.plan.connections), ..Outcome::default() };
         for (connection, errand) in self.host.connections.iter().zip(&self.errands) {
             outcome.mptcp += u64::from(connection.mptcp);
-            let back = !self.plan.echo || connection.received == errand.sent;
+            let back = !self.plan.echo || errand.received == errand.sent;
             outcome.whole += u64::from(connection.is_taken() && back && !errand.sent.is_empty());
             for join in connection.subflows.iter().filter(|subflow| subflow.join.is_some()) {
                 outcome.joins += 1;
@@ -199,19 +212,27 @@ impl Client {
     /// Opens a connection.
     fn open(&mut self) {
         let Some(source) = self.source(0) else { return };
-        let key = self.host.random.key();
+        let (key, token) = (self.host.random.key(), self.host.random.word());
         let first = Subflow::open(source, self.plan.service, self.host.random.word());
         let version = self.plan.version;
+        let flags = self.plan.signal.offer();
         let sender = (version == 0).then_some(Name::Key(key));
-        let at = self.host.adopt(Connection::new(version, Signal::Keys, FLAG_H, true, first));
-        self.host.send(at, Flags::SYN, vec![MpOption::CapableSyn { version, flags: FLAG_H, sender }]);
-        self.errands.push(Errand { stage: Stage::Opening, key, sent: Vec::new() });
+        let at = self.host.adopt(Connection::new(version, self.plan.signal, flags, true, first));
+        self.host.send(at, Flags::SYN, vec![MpOption::CapableSyn { version, flags, sender }]);
+        self.errands.push(Errand {
+            stage: Stage::Opening,
+            key,
+            token,
+            sent: Vec::new(),
+            received: Vec::new(),
+        });
     }
 
     /// A SYN was answered.
     fn answered(&mut self, at: At, segment: &Segment) {
         let now = self.host.now;
-        let key = self.errands.get(at.connection).map(|errand| errand.key).unwrap_or_default();
+        let own = self.errands.get(at.connection).map(|errand| (errand.key, errand.token));
+        let (key, token) = own.unwrap_or_default();
         let Some(subflow) = self.host.subflow(at) else { return };
         let fits = segment.flags.has(Flags::SYN.with(Flags::ACK)) && subflow.acknowledge(segment.ack, now);
         if !fits || !subflow.is_acknowledged() {
@@ -231,7 +252,17 @@ impl Client {
             Some((version, flags, sender)) => {
                 connection.version = version;
                 connection.flags = flags;
-                connection.name(End::of_key(version, key), End::of(version, sender));
+                let local = match sender {
+                    Name::Key(_) => {
+                        connection.signal = Signal::Keys;
+                        End::of_key(version, key)
+                    }
+                    Name::Token(_) => {
+                        connection.session = self.side.as_ref().and_then(Side::session);
+                        End::of_token(token)
+                    }
+                };
+                connection.name(local, End::of(version, sender));
                 self.host.tally.connections += 1;
             }
             None => self.host.tally.plain += 1,
@@ -266,6 +297,21 @@ impl Client {
         }
     }
 
+    /// Takes what the server sent.
+    fn heard_of(&mut self, at: At, fresh: Vec<u8>) {
+        if fresh.is_empty() {
+            return;
+        }
+        let Some(connection) = self.host.connections.get_mut(at.connection) else { return };
+        let Some(heard) = connection.hear(fresh) else {
+            return self.host.refuse(at, Ending::Reset, Vec::new());
+        };
+        connection.send(at.subflow, &heard.out);
+        if let Some(errand) = self.errands.get_mut(at.connection) {
+            errand.received.extend(heard.data);
+        }
+    }
+
     /// Takes a connection a step further, where it can go.
     fn progress(&mut self, index: usize) {
         loop {
@@ -273,6 +319,7 @@ impl Client {
             let Some(next) = self.step(index, stage) else { break };
             if let Some(errand) = self.errands.get_mut(index) {
                 errand.stage = next;
+                self.finished += usize::from(next == Stage::Done);
             }
         }
         self.host.pump(index);
@@ -289,6 +336,22 @@ impl Client {
         match stage {
             Stage::Opening => {
                 (state == State::Open).then_some(())?;
+                let connection = self.host.connections.get_mut(index)?;
+                if let Some(session) = &mut connection.session {
+                    let hello = session.pending();
+                    connection.send(0, &hello);
+                    return Some(Stage::Securing);
+                }
+                self.say(index, 0);
+                Some(Stage::Talking)
+            }
+            Stage::Securing => {
+                (!connection.local.key.is_empty() && connection.is_taken()).then_some(())?;
+                if !connection.keyed {
+                    self.prove(index);
+                    return None;
+                }
+                self.host.tally.keyed += 1;
                 self.say(index, 0);
                 Some(Stage::Talking)
             }
@@ -325,7 +388,7 @@ impl Client {
         else {
             return false;
         };
-        connection.is_taken() && (!self.plan.echo || connection.received.len() >= errand.sent.len())
+        connection.is_taken() && (!self.plan.echo || errand.received.len() >= errand.sent.len())
     }
 
     /// Sends data over an open subflow.
@@ -338,8 +401,19 @@ impl Client {
         if let (Some(connection), Some(errand)) =
             (self.host.connections.get_mut(index), self.errands.get_mut(index))
         {
-            connection.send(subflow, &bytes);
+            connection.say(subflow, &bytes);
             errand.sent.extend(bytes);
+        }
+    }
+
+    /// Proves that we hold the keys, once.
+    fn prove(&mut self, index: usize) {
+        let now = self.host.now;
+        let Some(connection) = self.host.connections.get_mut(index) else { return };
+        let options = connection.new_key();
+        let first = connection.subflows.first_mut().filter(|first| !first.is_proving());
+        if let Some(segment) = first.map(|first| first.prove(options, now)) {
+            self.host.out.push(segment);
         }
     }
 

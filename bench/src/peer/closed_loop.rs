@@ -22,8 +22,10 @@ use packet::build::CLIENT_MAC;
 
 use super::client::{Client, Plan};
 use super::report::{Balancer, Report};
+use super::scheme;
 use super::segment::{self, NoSegment, Segment};
 use super::server::Server;
+use super::tls::Side;
 use crate::engine_bench::Reasons;
 use crate::world::{BEGIN_S, World};
 
@@ -80,6 +82,10 @@ pub struct Setup<'a> {
     pub plan: Plan,
     /// The latest version the servers speak.
     pub version: u8,
+    /// Whether they draw keys as kernels do, whatever the steering asks of them.
+    pub kernel_keys: bool,
+    /// Whether they take explicit tokens.
+    pub explicit: bool,
     /// The numbers everything follows from.
     pub seed: u64,
     /// Where captures go.
@@ -94,8 +100,11 @@ impl ClosedLoop {
     pub fn new(setup: &Setup<'_>) -> anyhow::Result<Self> {
         let world = World::new(setup.config)?;
         let port = setup.config.dataplane.ports.first().context("the configuration has no port")?;
+        let side = Side::server()?;
         let (mut seats, mut by_address, mut by_mac) = (Vec::new(), HashMap::new(), HashMap::new());
-        for backend in setup.config.pools.iter().flat_map(|pool| &pool.backends) {
+        let mut issuers = if setup.kernel_keys { HashMap::new() } else { scheme::issuers(setup.config) };
+        let members = setup.config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |b| (pool, b)));
+        for (pool, backend) in members {
             let number = seats.len();
             backend.addresses().for_each(|address| {
                 by_address.insert(address, number);
@@ -103,17 +112,16 @@ impl ClosedLoop {
             let mac = backend.mac.unwrap_or_default();
             by_mac.insert(mac, number);
             let seed = setup.seed.wrapping_mul(31).wrapping_add(number as u64 + 1);
-            seats.push(Seat {
-                name: backend.name.to_string(),
-                mac,
-                server: Server::new(seed, setup.version),
-            });
+            let issuer =
+                issuers.remove(&(pool.name.to_string(), backend.name.to_string())).unwrap_or_default();
+            let server = Server::new(seed, setup.version, setup.explicit.then(|| side.clone())).with(issuer);
+            seats.push(Seat { name: backend.name.to_string(), mac, server });
         }
         Ok(Self {
             world,
             counters: WorkerCounters::heap(),
             pipeline: Box::default(),
-            client: Client::new(setup.seed, setup.plan.clone()),
+            client: Client::new(setup.seed, setup.plan.clone())?,
             seats,
             by_address,
             by_mac,
@@ -209,7 +217,7 @@ impl ClosedLoop {
         };
         let Some(seat) = seat.and_then(|seat| self.seats.get_mut(*seat)) else { return Ok(()) };
         match Segment::read(&inner.frame) {
-            Ok(segment) => seat.server.receive(&segment, self.now),
+            Ok(segment) => seat.server.receive(&segment, &inner.extra, self.now),
             Err(NoSegment::Damaged) => seat.server.damaged(),
             Err(NoSegment::Other) => {}
         }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use packet::Flags;
 
-use super::option::{Map, MpOption, Name};
+use super::option::{FLAG_E, FLAG_G, FLAG_H, Map, MpOption, Name};
 use super::proof;
 use super::segment::Segment;
 use super::subflow::{State, Subflow};
+use super::tls::{Heard, Session};
 
 /// How the two ends are named in the handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Signal {
     /// By keys, whose digests begin with the tokens.
@@ -20,6 +21,28 @@ pub enum Signal {
     G,
     /// By tokens, with the E flag.
     E,
+}
+
+impl Signal {
+    /// The flags of a SYN that offers this, and keys for a server that does not know it.
+    pub const fn offer(self) -> u8 {
+        match self {
+            Self::Keys => FLAG_H,
+            Self::G => FLAG_H | FLAG_G,
+            Self::E => FLAG_H | FLAG_E,
+        }
+    }
+
+    /// What a server that knows all of them takes of an offer, and the flags it answers with.
+    pub const fn chosen(flags: u8) -> (Self, u8) {
+        if flags & FLAG_E != 0 {
+            (Self::E, FLAG_E)
+        } else if flags & FLAG_G != 0 {
+            (Self::G, FLAG_G)
+        } else {
+            (Self::Keys, FLAG_H)
+        }
+    }
 }
 
 /// Bytes that go over one subflow before it is the next one's turn.
@@ -77,8 +100,10 @@ pub struct Connection {
     pub remote: End,
     /// The subflows, the first one first.
     pub subflows: Vec<Subflow>,
-    /// Data that came, in order.
-    pub received: Vec<u8>,
+    /// What the data is sealed with and keys come from, where tokens are explicit.
+    pub session: Option<Session>,
+    /// The other side has proved that it holds the keys: joins may begin.
+    pub keyed: bool,
     /// They have no more data.
     pub ended: bool,
     /// The data number after the last one sent.
@@ -119,7 +144,8 @@ impl Connection {
             local: End::default(),
             remote: End::default(),
             subflows: vec![first],
-            received: Vec::new(),
+            session: None,
+            keyed: false,
             ended: false,
             next: 0,
             acknowledged: 0,
@@ -154,6 +180,8 @@ impl Connection {
 
     /// Sends data over all open subflows in turn.
     pub fn spread(&mut self, data: &[u8]) {
+        let sealed = self.session.as_mut().map(|session| session.say(data));
+        let data = sealed.as_deref().unwrap_or(data);
         let open = |subflow: &Subflow| subflow.state == State::Open && !subflow.closing;
         let ways: Vec<usize> =
             (0..self.subflows.len()).filter(|way| self.subflows.get(*way).is_some_and(open)).collect();
@@ -181,6 +209,56 @@ impl Connection {
             return vec![self.capable(None)];
         }
         vec![MpOption::Dss { ack: Some((self.expected, false)), map: None, fin: false }]
+    }
+
+    /// The options of a segment by which we prove that we hold the keys.
+    pub fn new_key(&self) -> Vec<MpOption> {
+        let keys = [&self.local.key[..], &self.remote.key];
+        let proof = proof::new_key(keys, [self.local.token, self.remote.token]);
+        let ack = MpOption::Dss { ack: Some((self.expected, false)), map: None, fin: false };
+        vec![ack, MpOption::NewKey { slot: 0, proof }]
+    }
+
+    /// What the other side said by these bytes, and what must be answered on the way to the keys. `None`: it does not
+    /// speak the session's protocol.
+    pub fn hear(&mut self, fresh: Vec<u8>) -> Option<Heard> {
+        let Some(session) = &mut self.session else {
+            return Some(Heard { data: fresh, out: Vec::new() });
+        };
+        let heard = session.hear(&fresh).ok()?;
+        self.take_keys();
+        Some(heard)
+    }
+
+    /// Sends what the application says, sealed where there is a session.
+    pub fn say(&mut self, subflow: usize, data: &[u8]) {
+        match &mut self.session {
+            Some(session) => {
+                let sealed = session.say(data);
+                self.send(subflow, &sealed);
+            }
+            None => self.send(subflow, data),
+        }
+    }
+
+    /// The session has come so far that there are keys: they are both ends'. With G that is all, with E they are to be
+    /// proved.
+    fn take_keys(&mut self) {
+        if !self.local.key.is_empty() {
+            return;
+        }
+        let Some([client, server]) = self.session.as_ref().and_then(Session::keys) else { return };
+        (self.local.key, self.remote.key) = if self.opened { (client, server) } else { (server, client) };
+        self.keyed = self.signal == Signal::G;
+    }
+
+    /// Takes the other side's proof that it holds the keys: whether it is right.
+    pub fn take_proof(&mut self, proof: [u8; 8]) -> bool {
+        let keys = [&self.remote.key[..], &self.local.key];
+        let right = !self.local.key.is_empty()
+            && proof == proof::new_key(keys, [self.remote.token, self.local.token]);
+        self.keyed |= right;
+        right
     }
 
     fn capable(&self, data_len: Option<u16>) -> MpOption {
@@ -234,7 +312,6 @@ impl Connection {
     /// it. Empty where no mapping says what it is.
     pub fn take(&mut self, subflow: usize, place: u32, data: &[u8]) -> Vec<u8> {
         if !self.mptcp {
-            self.received.extend(data);
             return data.to_vec();
         }
         let Some(map) = self.subflows.get(subflow).and_then(|subflow| subflow.map) else {
@@ -257,7 +334,6 @@ impl Connection {
             self.expected = self.expected.wrapping_add(new.len() as u64);
             fresh.extend(new);
         }
-        self.received.extend(&fresh);
         fresh
     }
 
@@ -310,7 +386,6 @@ mod tests {
         map(&mut connection, 0, 4);
         assert_eq!(connection.take(0, 1, b"abcd"), b"abcdef");
         assert_eq!(connection.take(0, 1, b"abcd"), b"");
-        assert_eq!(connection.received, b"abcdef");
     }
 
     #[test]

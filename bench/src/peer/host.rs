@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::connection::Connection;
 use super::option::{Map, MpOption};
 use super::segment::Segment;
-use super::subflow::{End, Subflow};
+use super::subflow::{End, State, Subflow};
 use crate::generate::random::scramble;
 
 /// A subflow of a connection.
@@ -46,6 +46,10 @@ pub struct Tally {
     pub wrong_hmac: u64,
     /// Handshakes whose third packet named us by what we had not said.
     pub wrong_echo: u64,
+    /// Joins of connections that had no keys yet.
+    pub early: u64,
+    /// Connections whose keys came from a TLS session.
+    pub keyed: u64,
     /// Segments of no flow that is known here.
     pub stray: u64,
     /// Resets received.
@@ -67,6 +71,8 @@ impl Tally {
         self.unknown_tokens.extend(other.unknown_tokens.iter().cloned());
         self.wrong_hmac += other.wrong_hmac;
         self.wrong_echo += other.wrong_echo;
+        self.early += other.early;
+        self.keyed += other.keyed;
         self.stray += other.stray;
         self.resets += other.resets;
         self.again += other.again;
@@ -118,6 +124,8 @@ pub struct Host {
     /// Connections by our token.
     pub tokens: HashMap<u32, usize>,
     flows: HashMap<(SocketAddr, SocketAddr), At>,
+    /// Connections with subflows that are not over.
+    live: Vec<usize>,
 }
 
 impl Host {
@@ -131,6 +139,7 @@ impl Host {
             random: Random::new(seed),
             tokens: HashMap::new(),
             flows: HashMap::new(),
+            live: Vec::new(),
         }
     }
 
@@ -145,6 +154,7 @@ impl Host {
         if let Some(first) = connection.subflows.first() {
             self.flows.insert((first.local, first.remote), at);
         }
+        self.live.push(at.connection);
         self.connections.push(connection);
         at
     }
@@ -155,6 +165,9 @@ impl Host {
         let subflows = &mut self.connections.get_mut(connection)?.subflows;
         let at = At { connection, subflow: subflows.len() };
         subflows.push(subflow);
+        if !self.live.contains(&connection) {
+            self.live.push(connection);
+        }
         self.flows.insert(ends, at);
         Some(at)
     }
@@ -244,6 +257,9 @@ impl Host {
             connection.take_end(map);
         }
         self.tally.bytes += fresh.len() as u64;
+        if let Some(proof) = segment.find(new_key) {
+            self.proved(at, proof);
+        }
         let is_end = end.is_some();
         if !segment.is_empty() || is_end {
             self.acknowledge(at);
@@ -253,6 +269,21 @@ impl Host {
         }
         self.settle(at);
         fresh
+    }
+
+    /// They prove that they hold the keys: we do the same where they began, and are content where they answered.
+    fn proved(&mut self, at: At, proof: [u8; 8]) {
+        let Some(connection) = self.connection(at) else { return };
+        if !connection.take_proof(proof) {
+            self.tally.wrong_hmac += 1;
+        } else if connection.opened {
+            if let Some(subflow) = connection.subflows.get_mut(at.subflow) {
+                subflow.proven();
+            }
+        } else {
+            let options = connection.new_key();
+            self.send(at, Flags::ACK, options);
+        }
     }
 
     /// They are done with a subflow: so are we, with the connection too where they have said so.
@@ -304,31 +335,40 @@ impl Host {
     pub fn tick(&mut self, now: Duration) -> Vec<usize> {
         self.now = now;
         let mut changed = Vec::new();
-        for (index, connection) in self.connections.iter_mut().enumerate() {
+        let Self { connections, live, tally, out, .. } = self;
+        live.retain(|index| {
+            let Some(connection) = connections.get_mut(*index) else { return false };
             for subflow in &mut connection.subflows {
-                if subflow.due().is_none_or(|due| due > now) {
-                    continue;
+                if subflow.due().is_some_and(|due| due <= now) {
+                    let again = subflow.again(now);
+                    tally.again += again.len() as u64;
+                    out.extend(again);
+                    changed.push(*index);
                 }
-                let again = subflow.again(now);
-                self.tally.again += again.len() as u64;
-                self.out.extend(again);
-                changed.push(index);
             }
-        }
+            connection.subflows.iter().any(|subflow| subflow.state != State::Closed)
+        });
         changed.dedup();
         changed
     }
 
     /// When [`Self::tick`] has something to do.
     pub fn due(&self) -> Option<Duration> {
-        let subflows = self.connections.iter().flat_map(|connection| &connection.subflows);
-        subflows.filter_map(Subflow::due).min()
+        let live = self.live.iter().filter_map(|index| self.connections.get(*index));
+        live.flat_map(|connection| &connection.subflows).filter_map(Subflow::due).min()
     }
 }
 
 fn fastclose(option: &MpOption) -> Option<[u8; 8]> {
     match option {
         MpOption::Fastclose { proof } => Some(*proof),
+        _ => None,
+    }
+}
+
+fn new_key(option: &MpOption) -> Option<[u8; 8]> {
+    match option {
+        MpOption::NewKey { proof, .. } => Some(*proof),
         _ => None,
     }
 }

@@ -12,15 +12,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use capture::CaptureWriter;
+use config::Config;
 use dpdk::{BURST, Burst, Eal, EalConfig, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
 
 use super::Version;
 use super::client::{Client, Plan};
+use super::connection::Signal;
+use super::issuer::Issuer;
 use super::neighbour::{OnLink, Station};
 use super::report::Report;
+use super::scheme;
 use super::segment::{self, Inner, NoSegment, Segment};
 use super::server::Server;
-use crate::pages;
+use super::tls::Side;
+use crate::{pages, world};
 
 /// The longest frame.
 const FRAME_ROOM: u16 = 2048;
@@ -72,6 +77,9 @@ pub struct ClientArguments {
     /// The version asked for.
     #[arg(long, value_enum, default_value_t = Version::V1)]
     pub client_version: Version,
+    /// How connections are named: by keys (RFC 8684), or by tokens with the G or E flag and keys from TLS 1.3.
+    #[arg(long, value_enum, default_value_t = Signal::Keys)]
+    pub signal: Signal,
     /// Connections.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
@@ -93,9 +101,15 @@ pub struct ClientArguments {
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServerArguments {
     /// The port and where things are. A tunnelled packet is for the server at its outer address; there is one server
-    /// for each `--address`. What comes without a tunnel is for the first.
+    /// for each `--address`, with a configuration one for each backend. What comes without a tunnel is for the first.
     #[command(flatten)]
     pub link: Link,
+    /// Weft's configuration: each server does what the steering of its pool asks of the backend at its address.
+    #[arg(long, value_name = "weft.toml")]
+    pub config: Option<PathBuf>,
+    /// Further addresses of the host, at which there is no server.
+    #[arg(long = "also", value_name = "ADDRESS/BITS")]
+    pub also: Vec<OnLink>,
     /// The latest version spoken.
     #[arg(long, value_enum, default_value_t = Version::V1)]
     pub server_version: Version,
@@ -211,23 +225,30 @@ impl Resident for Client {
     }
 }
 
+/// A server and the addresses at which its tunnels end.
+struct Seat {
+    name: String,
+    addresses: Vec<IpAddr>,
+    server: Server,
+}
+
 /// Servers by the address at which tunnels end.
-struct Servers(Vec<(IpAddr, Server)>);
+struct Servers(Vec<Seat>);
 
 impl Servers {
     fn of(&mut self, inner: &Inner) -> Option<&mut Server> {
         let at = match inner.tunnel {
-            Some(address) => self.0.iter().position(|(own, _)| *own == address)?,
+            Some(address) => self.0.iter().position(|seat| seat.addresses.contains(&address))?,
             None => 0,
         };
-        self.0.get_mut(at).map(|(_, server)| server)
+        self.0.get_mut(at).map(|seat| &mut seat.server)
     }
 }
 
 impl Resident for Servers {
     fn receive(&mut self, inner: &Inner, segment: &Segment, now: Duration) {
         if let Some(server) = self.of(inner) {
-            server.receive(segment, now);
+            server.receive(segment, &inner.extra, now);
         }
     }
 
@@ -238,11 +259,11 @@ impl Resident for Servers {
     }
 
     fn tick(&mut self, now: Duration) {
-        self.0.iter_mut().for_each(|(_, server)| server.tick(now));
+        self.0.iter_mut().for_each(|seat| seat.server.tick(now));
     }
 
     fn take_out(&mut self) -> Vec<Segment> {
-        self.0.iter_mut().flat_map(|(_, server)| server.take_out()).collect()
+        self.0.iter_mut().flat_map(|seat| seat.server.take_out()).collect()
     }
 
     fn is_done(&self) -> bool {
@@ -265,11 +286,12 @@ pub fn client(arguments: &ClientArguments) -> anyhow::Result<Report> {
         bytes: arguments.bytes,
         echo: !arguments.no_echo,
         version: arguments.client_version.number(),
+        signal: arguments.signal,
     };
     if plan.addresses.is_empty() {
         bail!("no --address is of the service's family");
     }
-    let mut client = Client::new(seed()?, plan);
+    let mut client = Client::new(seed()?, plan)?;
     live(&arguments.link, &mut client)?;
     Ok(Report::new(None, Some(&client), std::collections::BTreeMap::new()))
 }
@@ -279,14 +301,40 @@ pub fn client(arguments: &ClientArguments) -> anyhow::Result<Report> {
 /// # Errors
 /// The port cannot be had, or a capture not be written.
 pub fn server(arguments: &ServerArguments) -> anyhow::Result<Report> {
-    let mut servers = Vec::new();
+    let config = arguments.config.as_deref().map(world::load).transpose()?;
+    let side = Side::server()?;
+    let mut servers: Vec<Seat> = Vec::new();
     for own in &arguments.link.addresses {
-        servers.push((own.address, Server::new(seed()?, arguments.server_version.number())));
+        let (name, issuer) = match &config {
+            Some(config) => seat(config, own.address)?,
+            None => (own.address.to_string(), Issuer::Random),
+        };
+        if let Some(seat) = servers.iter_mut().find(|seat| seat.name == name) {
+            seat.addresses.push(own.address);
+            continue;
+        }
+        let server = Server::new(seed()?, arguments.server_version.number(), Some(side.clone()));
+        servers.push(Seat { name, addresses: vec![own.address], server: server.with(issuer) });
     }
     let mut servers = Servers(servers);
-    live(&arguments.link, &mut servers)?;
-    let tallies = servers.0.iter().map(|(own, server)| (own.to_string(), server.tally().clone())).collect();
+    let mut link = arguments.link.clone();
+    link.addresses.extend(&arguments.also);
+    live(&link, &mut servers)?;
+    let tallies = servers.0.iter().map(|seat| (seat.name.clone(), seat.server.tally().clone())).collect();
     Ok(Report::new(None, None, tallies))
+}
+
+/// The backend of a configuration at an address: its name, and what its pool's steering asks of it.
+fn seat(config: &Config, address: IpAddr) -> anyhow::Result<(String, Issuer)> {
+    let members =
+        config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+    let found = members.into_iter().find(|(_, backend)| backend.addresses().any(|own| own == address));
+    let Some((pool, backend)) = found else {
+        bail!("no backend of the configuration is at {address}: give that with --also");
+    };
+    let name = backend.name.to_string();
+    let issuer = scheme::issuers(config).remove(&(pool.name.to_string(), name.clone()));
+    Ok((name, issuer.unwrap_or_default()))
 }
 
 /// A seed nobody knows.

@@ -16,14 +16,17 @@ mod client;
 mod closed_loop;
 pub mod connection;
 mod host;
+pub mod issuer;
 pub mod live;
 pub mod neighbour;
 pub mod option;
 mod proof;
 mod report;
+pub mod scheme;
 pub mod segment;
 mod server;
 pub mod subflow;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -34,8 +37,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use packet::Family;
 
 pub use self::report::Report;
+pub use self::scheme::Steering;
 
 use self::client::Plan;
+pub use self::connection::Signal;
+
 use self::closed_loop::{ClosedLoop, Setup};
 use crate::world;
 
@@ -74,12 +80,25 @@ pub struct Loop {
     /// Weft's configuration; without one, a VIP of each family and as many backends as asked for.
     #[arg(long, value_name = "weft.toml")]
     pub config: Option<PathBuf>,
+    /// How joins are steered, without a configuration: clients and servers do what that needs.
+    #[arg(long, value_enum, default_value_t = Steering::Learn, conflicts_with = "config")]
+    pub steering: Steering,
     /// Backends, without a configuration.
     #[arg(long, default_value_t = 8, conflicts_with = "config", value_parser = clap::value_parser!(u16).range(1..=4000))]
     pub backends: u16,
     /// The version the clients ask for.
     #[arg(long, value_enum, default_value_t = Version::V1)]
     pub client_version: Version,
+    /// How connections are named: by keys (RFC 8684), or by tokens with the G or E flag and keys from TLS 1.3.
+    /// By default keys, but where tokens are encrypted the E flag.
+    #[arg(long, value_enum)]
+    pub signal: Option<Signal>,
+    /// Whether servers take tokens where clients offer them; keys: they do not.
+    #[arg(long, value_enum, default_value_t = Signal::E)]
+    pub server_signal: Signal,
+    /// Servers draw keys as kernels do, whatever the steering asks of them: shows why it asks.
+    #[arg(long)]
+    pub kernel_keys: bool,
     /// The latest version the servers speak.
     #[arg(long, value_enum, default_value_t = Version::V1)]
     pub server_version: Version,
@@ -128,7 +147,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
 pub fn run_loop(arguments: &Loop) -> anyhow::Result<Report> {
     let config: Config = match &arguments.config {
         Some(path) => world::load(path)?,
-        None => world::with_backends(100_000, 100_000, arguments.backends)?,
+        None => arguments.steering.configuration(arguments.backends)?,
     };
     let family = if arguments.ip == "6" { Family::V6 } else { Family::V4 };
     let service = world::service(&config, family)?;
@@ -142,11 +161,14 @@ pub fn run_loop(arguments: &Loop) -> anyhow::Result<Report> {
         bytes: arguments.bytes,
         echo: true,
         version: arguments.client_version.number(),
+        signal: arguments.signal.unwrap_or_else(|| scheme::usual_signal(&config)),
     };
     let setup = Setup {
         config: &config,
         plan,
         version: arguments.server_version.number(),
+        kernel_keys: arguments.kernel_keys,
+        explicit: arguments.server_signal != Signal::Keys,
         seed: arguments.seed,
         out: arguments.out.as_deref(),
     };

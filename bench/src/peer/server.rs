@@ -6,10 +6,12 @@ use packet::Flags;
 
 use super::connection::{Connection, End, Signal};
 use super::host::{At, Host, Tally, UnknownToken};
+use super::issuer::Issuer;
 use super::option::{FLAG_H, MpOption};
 use super::proof;
 use super::segment::Segment;
 use super::subflow::{End as Ending, Nonces, State, Subflow};
+use super::tls::Side;
 
 /// MP_TCPRST as Linux answers a join that names nothing: for good, an MPTCP-specific error.
 const NO_SUCH_TOKEN: MpOption = MpOption::Reset { transient: false, reason: 1 };
@@ -22,12 +24,21 @@ pub struct Server {
     host: Host,
     /// The latest version it speaks.
     version: u8,
+    side: Option<Side>,
+    issuer: Issuer,
 }
 
 impl Server {
-    /// A server whose keys follow from a seed.
-    pub fn new(seed: u64, version: u8) -> Self {
-        Self { host: Host::new(seed), version }
+    /// A server whose keys follow from a seed. With a side of TLS it takes explicit tokens, too.
+    pub fn new(seed: u64, version: u8, side: Option<Side>) -> Self {
+        Self { host: Host::new(seed), version, side, issuer: Issuer::Random }
+    }
+
+    /// The same with keys and tokens of another origin.
+    #[must_use]
+    pub fn with(mut self, issuer: Issuer) -> Self {
+        self.issuer = issuer;
+        self
     }
 
     /// What it has seen.
@@ -40,8 +51,8 @@ impl Server {
         self.host.tally.damaged += 1;
     }
 
-    /// Takes a segment in.
-    pub fn receive(&mut self, segment: &Segment, now: Duration) {
+    /// Takes a segment in, and what the tunnel brought beside it.
+    pub fn receive(&mut self, segment: &Segment, extra: &[u8], now: Duration) {
         self.host.now = now;
         let opens = segment.flags.opens();
         let known = self.host.find(segment);
@@ -49,7 +60,7 @@ impl Server {
         match (known, state) {
             (Some(at), Some(state)) if !opens || state != State::Closed => self.known(at, state, segment),
             _ if segment.flags.rst() => {}
-            _ if opens => self.opened(segment),
+            _ if opens => self.opened(segment, extra),
             _ => {
                 self.host.tally.stray += 1;
                 self.host.deny(segment, Vec::new());
@@ -84,9 +95,7 @@ impl Server {
             return;
         }
         let fresh = self.host.established(at, segment);
-        if let Some(connection) = self.host.connection(at) {
-            connection.spread(&fresh);
-        }
+        self.answer(at, fresh);
         self.host.pump(at.connection);
         let ended =
             self.host.connection(at).is_some_and(|connection| connection.ended && connection.is_taken());
@@ -95,8 +104,26 @@ impl Server {
         }
     }
 
+    /// Sends back what came.
+    fn answer(&mut self, at: At, fresh: Vec<u8>) {
+        if fresh.is_empty() {
+            return;
+        }
+        let Some(connection) = self.host.connection(at) else { return };
+        let had_keys = !connection.local.key.is_empty();
+        let Some(heard) = connection.hear(fresh) else {
+            return self.host.refuse(at, Ending::Reset, Vec::new());
+        };
+        connection.send(at.subflow, &heard.out);
+        if !heard.data.is_empty() {
+            connection.spread(&heard.data);
+        }
+        let has_keys = !connection.local.key.is_empty();
+        self.host.tally.keyed += u64::from(has_keys && !had_keys);
+    }
+
     /// A SYN of a flow that is not known.
-    fn opened(&mut self, syn: &Segment) {
+    fn opened(&mut self, syn: &Segment, extra: &[u8]) {
         let capable = syn.find(|option| match option {
             MpOption::CapableSyn { version, flags, sender } => Some((*version, *flags, *sender)),
             _ => None,
@@ -108,11 +135,12 @@ impl Server {
         match (capable, join) {
             (None, Some((token, nonce))) => self.join(syn, token, nonce),
             (Some((version, flags, _)), None) if version.min(1) <= self.version => {
-                self.capable(syn, version.min(self.version), flags);
+                self.capable(syn, extra, version.min(self.version), flags);
             }
             // Neither, or both at once, which contradict each other.
             _ => {
-                let first = Subflow::answer(syn, self.host.random.word());
+                let mut first = Subflow::answer(syn, self.host.random.word());
+                first.mark = self.issuer.mark();
                 let at = self.host.adopt(Connection::new(1, Signal::Keys, 0, false, first));
                 self.host.send(at, Flags::SYN.with(Flags::ACK), Vec::new());
             }
@@ -120,15 +148,19 @@ impl Server {
     }
 
     /// A SYN that asks for MPTCP.
-    fn capable(&mut self, syn: &Segment, version: u8, _flags: u8) {
+    fn capable(&mut self, syn: &Segment, extra: &[u8], version: u8, flags: u8) {
         let first = Subflow::answer(syn, self.host.random.word());
-        let mut connection = Connection::new(version, Signal::Keys, FLAG_H, false, first);
+        let explicit = version == 1 && self.side.is_some();
+        let (signal, flags) = if explicit { Signal::chosen(flags) } else { (Signal::Keys, FLAG_H) };
+        let mut connection = Connection::new(version, signal, flags, false, first);
         let drawn = (0..DRAWS).find_map(|_| {
-            let end = End::of_key(version, self.host.random.key());
-            (!self.host.tokens.contains_key(&end.token) && end.token != 0).then_some(end)
+            let issued = self.issuer.issue(version, signal, extra, &mut self.host.random)?;
+            let token = issued.end.token;
+            (!self.host.tokens.contains_key(&token) && token != 0).then_some(issued)
         });
-        let answer = drawn.map(|local| {
-            connection.local = local;
+        let answer = drawn.map(|issued| {
+            connection.local = issued.end;
+            connection.subflows.iter_mut().for_each(|first| first.mark = issued.mark);
             let [sender, _] = connection.names();
             MpOption::CapableSynAck { version, flags: connection.flags, sender }
         });
@@ -145,9 +177,17 @@ impl Server {
                 .push(UnknownToken { token: format!("{token:08x}"), from: syn.from });
             return self.host.deny(syn, vec![NO_SUCH_TOKEN]);
         };
+        let keyed =
+            self.host.connections.get(index).is_some_and(|connection| !connection.remote.key.is_empty());
+        if !keyed {
+            // Its keys are still being agreed on: it may be tried again.
+            self.host.tally.early += 1;
+            return self.host.deny(syn, vec![MpOption::Reset { transient: true, reason: 1 }]);
+        }
         let local = self.host.random.word();
         let mut subflow = Subflow::answer(syn, self.host.random.word());
         subflow.join = Some(Nonces { local, remote });
+        subflow.mark = self.issuer.mark();
         let Some(at) = self.host.extend(index, subflow) else { return };
         let hmac = self.host.connection(at).map(|connection| {
             let keys = [&connection.local.key[..], &connection.remote.key];
@@ -213,6 +253,9 @@ impl Server {
         let local = core::mem::take(&mut connection.local);
         let token = local.token;
         connection.name(local, End::of(version, sender));
+        if connection.signal != Signal::Keys {
+            connection.session = self.side.as_ref().and_then(Side::session);
+        }
         self.host.tally.connections += 1;
         self.host.tally.wrong_echo += u64::from(receiver != own);
         self.host.tokens.insert(token, at.connection);

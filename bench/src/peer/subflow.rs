@@ -185,6 +185,11 @@ impl Subflow {
         segment
     }
 
+    /// Whether a proof waits to be taken.
+    pub fn is_proving(&self) -> bool {
+        self.proof.is_some()
+    }
+
     /// The other side took the proof.
     pub fn proven(&mut self) {
         self.proof = None;
@@ -226,7 +231,7 @@ impl Subflow {
         // Wraps after weeks, as timestamps do.
         let millis = u32::try_from(now.as_millis() & u128::from(u32::MAX)).unwrap_or(0).wrapping_add(1);
         let value = match self.mark {
-            Some(mark) => (millis << 12) | u32::from(mark & 0xfff),
+            Some(mark) => steering::key::timestamp(millis, mark),
             None => millis,
         };
         (value, self.echo)

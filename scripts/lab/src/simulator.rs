@@ -43,17 +43,15 @@ pub fn addresses(family: Family, host: u8) -> [String; 2] {
 }
 
 impl Simulator {
-    /// Starts `weft-bench peer ROLE` as the host that ends so. `words` are its further arguments.
+    /// Starts `weft-bench peer ROLE` on an interface of the host that ends so. `words` are its further arguments, its
+    /// addresses among them. It polls the first CPU: the balancer has the last.
     pub fn start(lab: &Lab, program: &Path, role: &str, host: u8, words: &[&str]) -> Result<Self> {
         let interface = format!("q{host}");
         let namespace = lab.add_namespace(&format!("sim{host}"), &interface)?;
         namespace.sysctl(&["net.ipv6.conf.all.disable_ipv6=1"])?;
         let device = format!("net_af_packet0,iface={interface}");
         let mut arguments: Vec<String> =
-            ["peer", role, "--json", "--vdev", &device].map(str::to_owned).into();
-        for address in [Family::V4, Family::V6].into_iter().flat_map(|family| addresses(family, host)) {
-            arguments.extend(["--address".to_owned(), address]);
-        }
+            ["peer", role, "--json", "--lcore", "0", "--vdev", &device].map(str::to_owned).into();
         arguments.extend(words.iter().map(|word| (*word).to_owned()));
         let log = lab.file(&format!("sim{host}.log"));
         let mut task =

@@ -1,6 +1,6 @@
 //! A kernel client of a server that sends back what it gets: the simulator's servers do, which know nothing of rounds
-//! and digests. One connection after the other: data on the first subflow, a second subflow, data until both carried
-//! some in both directions.
+//! and digests. One connection after the other: data on the first subflow, a second subflow, data until both brought
+//! some. Which of them carries what the client sends is its kernel's choice.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -51,8 +51,8 @@ impl Options {
 pub struct Echoed {
     /// Subflows at the end.
     pub subflows: usize,
-    /// Those of them that carried payload both ways.
-    pub busy: usize,
+    /// Those of them that brought payload.
+    pub heard: usize,
     /// Bytes that were sent and came back as they were.
     pub bytes: usize,
 }
@@ -80,10 +80,10 @@ fn one(options: &Options, seed: u64) -> io::Result<Echoed> {
     let mut rounds = 0;
     loop {
         let own = own(options.service, local)?;
-        let busy = own.iter().filter(|subflow| subflow.sent > 0 && subflow.received > 0).count();
+        let heard = own.iter().filter(|subflow| subflow.received > 0).count();
         let waits = own.len() < 2 && start.elapsed() < limit;
-        if !waits && (busy == own.len() || rounds >= ROUNDS) {
-            return Ok(Echoed { subflows: own.len(), busy, bytes });
+        if !waits && (heard == own.len() || rounds >= ROUNDS) {
+            return Ok(Echoed { subflows: own.len(), heard, bytes });
         }
         if waits {
             std::thread::sleep(Duration::from_millis(50));
