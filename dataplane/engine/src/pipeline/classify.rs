@@ -7,16 +7,12 @@ use ipc::counter::Counter;
 use ipc::reason::Reason;
 use packet::{Flags, Kind, Malformed, Opening, Options, Parsed};
 
-use super::fast::{Fast, Look, Scene};
+use super::fast::{self, Fast};
 use super::opening::Opening as Opens;
 use super::{Class, Context, Slot, SynKind, other};
-use crate::frames::Frames;
+use crate::frames::{Frames, places};
 use crate::snapshot::Port;
 use crate::verdict::Verdict;
-
-/// How many frames ahead their bytes are asked for: many, since one frame is looked at in far less time than memory
-/// takes.
-const AHEAD: usize = 32;
 
 /// What a burst holds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,20 +33,20 @@ pub(super) fn burst<F: Frames>(
     frames: &mut F,
     cx: &Context<'_>,
 ) -> Held {
-    let mut held = Held::default();
-    let mut scene = Scene::new(cx);
-    for index in 0..slots.len().min(AHEAD) {
-        frames.prefetch(index);
-    }
-    for (index, ((slot, fast), opening)) in slots.iter_mut().zip(fast).zip(openings).enumerate() {
-        frames.prefetch(index + AHEAD);
-        match scene.look(frames.bytes(index), frames.wire_len(index), fast, opening, cx) {
-            Look::Fast => held.fast |= 1 << index,
-            Look::Opening => held.opening |= 1 << index,
-            Look::General => {
-                one(slot, frames, index, cx);
-                held.syn |= matches!(slot.class, Class::Syn(_));
-            }
+    let seen = fast::look(fast, frames, cx);
+    let mut held = Held { fast: seen.fast, ..Held::default() };
+    for index in places(seen.others) {
+        let may_open = seen.opening >> index & 1 == 1;
+        let (Some(slot), Some(opening), Some(fast)) =
+            (slots.get_mut(index), openings.get_mut(index), fast.get(index))
+        else {
+            break;
+        };
+        if may_open && opening.look(frames.bytes(index), fast, cx) {
+            held.opening |= 1 << index;
+        } else {
+            one(slot, frames, index, cx);
+            held.syn |= matches!(slot.class, Class::Syn(_));
         }
     }
     held

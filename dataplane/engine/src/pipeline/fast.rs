@@ -21,7 +21,6 @@ use ipc::reason::Reason;
 use packet::brief::{Brief4, Brief6};
 use packet::{Address, Family, Flags, Words, ethernet, ipv4, ipv6, tcp};
 
-use super::opening::Opening;
 use super::tally::Tally;
 use super::{Context, Slot};
 use crate::frames::Frames;
@@ -62,7 +61,7 @@ const UNUSUAL: Flags = Flags::SYN.with(Flags::FIN).with(Flags::RST);
 const FLOW_LABEL: u64 = u64::from_le_bytes([0, 0x0f, 0xff, 0xff, 0, 0, 0, 0]);
 
 /// What one burst's packets are compared with.
-pub(super) struct Scene {
+struct Scene {
     /// A frame is for this port if its first eight bytes are this under the mask; never, if nothing is under it.
     mac: u64,
     mask: u64,
@@ -80,20 +79,46 @@ pub(super) struct Service {
     routes: RouteSet,
 }
 
-/// What a look at a frame says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    /// It may go the fast way.
-    Fast,
-    /// It may go the way of what opens: [`super::opening`].
-    Opening,
-    /// It goes the general way.
-    General,
+/// What the first pass saw, as bits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// The frames that may go the fast way.
+    pub(super) fast: u64,
+    /// All others.
+    pub(super) others: u64,
+    /// Those of them that are in the usual layout and for a VIP, with flags that are not usual: they may go the way of what
+    /// opens, [`super::opening`].
+    pub(super) opening: u64,
+}
+
+/// How many frames ahead their bytes are asked for: many, since one frame is looked at in far less time than memory
+/// takes.
+const AHEAD: usize = 32;
+
+/// The first pass: looks at every frame, and remembers those in the usual layout.
+///
+/// A loop of its own, so that what it needs stays in registers.
+#[inline(never)]
+pub(super) fn look<F: Frames>(fast: &mut [Fast], frames: &F, cx: &Context<'_>) -> Seen {
+    let mut seen = Seen::default();
+    let mut scene = Scene::new(cx);
+    for index in 0..fast.len().min(AHEAD) {
+        frames.prefetch(index);
+    }
+    for (index, fast) in fast.iter_mut().enumerate() {
+        frames.prefetch(index + AHEAD);
+        match scene.look(frames.bytes(index), frames.wire_len(index), fast, cx) {
+            Some(flags) if !flags.any(UNUSUAL) => seen.fast |= 1 << index,
+            Some(_) => (seen.others, seen.opening) = (seen.others | 1 << index, seen.opening | 1 << index),
+            None => seen.others |= 1 << index,
+        }
+    }
+    seen
 }
 
 impl Scene {
     /// For packets of the context's port.
-    pub(super) fn new(cx: &Context<'_>) -> Self {
+    fn new(cx: &Context<'_>) -> Self {
         let port = cx.snapshot.port(cx.port).filter(|_| cx.snapshot.is_configured());
         let (mac, mask) = match port.map(|port| port.mac) {
             Some(Some([a, b, c, d, e, f])) => (u64::from_be_bytes([a, b, c, d, e, f, 0, 0]), MAC),
@@ -105,40 +130,19 @@ impl Scene {
         Self { mac, mask, last4: (u64::MAX, nothing), last6: (0, u32::MAX, nothing) }
     }
 
-    /// Looks at a frame, and remembers it if it may go the fast way or opens something in the usual layout: says which.
+    /// Looks at a frame, and remembers it if it is in the usual layout and for a VIP: its flags.
     #[inline(always)]
-    pub(super) fn look(
-        &mut self,
-        frame: &[u8],
-        wire_len: usize,
-        fast: &mut Fast,
-        opening: &mut Opening,
-        cx: &Context<'_>,
-    ) -> Look {
-        let Some(first) = frame.first_chunk().map(|eight| u64::from_be_bytes(*eight)) else {
-            return Look::General;
-        };
+    fn look(&mut self, frame: &[u8], wire_len: usize, fast: &mut Fast, cx: &Context<'_>) -> Option<Flags> {
+        let first = frame.first_chunk().map(|eight| u64::from_be_bytes(*eight))?;
         // Of a frame in several segments only the first is here.
         if first & self.mask != self.mac || frame.len() != wire_len || wire_len > 0xffff {
-            return Look::General;
+            return None;
         }
         if let Some(brief) = Brief4::read(frame) {
-            if !self.look4(&brief, wire_len, fast, cx) {
-                return Look::General;
-            }
-            if brief.flags.any(UNUSUAL) {
-                return opening.look(frame, brief.flags, &brief.flow(), fast, cx);
-            }
-            return Look::Fast;
+            return self.look4(&brief, wire_len, fast, cx).then_some(brief.flags);
         }
-        let Some(brief) = Brief6::read(frame) else { return Look::General };
-        if !self.look6(&brief, wire_len, fast, cx) {
-            return Look::General;
-        }
-        if brief.flags.any(UNUSUAL) {
-            return opening.look(frame, brief.flags, &brief.flow(), fast, cx);
-        }
-        Look::Fast
+        let brief = Brief6::read(frame)?;
+        self.look6(&brief, wire_len, fast, cx).then_some(brief.flags)
     }
 
     #[inline(always)]
@@ -193,6 +197,23 @@ fn ask(address: Address, ports: u32, family: Family, cx: &Context<'_>) -> Option
     Some(Service { vip: id.0, routes })
 }
 
+/// The second pass: looks up the flows of these packets, of which it gives back those that it did not find settled. The
+/// others will not go the fast way.
+///
+/// A loop of its own, as the first is.
+#[inline(never)]
+pub(super) fn find(fast: &mut [Fast], which: u64, cx: &Context<'_>) -> u64 {
+    let mut lost = 0;
+    for (index, fast) in fast.iter_mut().enumerate() {
+        if which >> index & 1 == 1 {
+            lost |= u64::from(!fast.find(cx)) << index;
+        } else {
+            fast.give_up();
+        }
+    }
+    lost
+}
+
 /// Sends packets the fast way from place `from` on, as far as they may go: where it ends.
 ///
 /// A loop of its own, so that what it needs stays in registers.
@@ -216,7 +237,7 @@ pub(super) fn run<F: Frames>(
 }
 
 impl Fast {
-    /// The second pass: looks the flow up, in the line that was asked for. Where it is not, asks for the others.
+    /// Looks the flow up, in the line that was asked for. Where it is not, asks for the others.
     /// Says whether it is there and settled.
     #[inline(always)]
     pub(super) fn find(&mut self, cx: &Context<'_>) -> bool {

@@ -146,16 +146,9 @@ impl Pipeline {
         if held.opening != 0 {
             opening::prefetch(fast, openings, held.opening, cx);
         }
-        let mut lost = 0;
-        for (index, fast) in fast.iter_mut().enumerate() {
-            if held.fast >> index & 1 == 1 {
-                lost |= u64::from(!fast.find(cx)) << index;
-            } else {
-                fast.give_up();
-            }
-        }
+        let lost = fast::find(fast, held.fast, cx);
         if lost != 0 {
-            unsettled::foresee(slots, fast, openings, &mut held, lost, frames, cx);
+            held = unsettled::foresee(slots, fast, openings, held, lost, frames, cx);
         }
         let decided = decide::burst(slots, fast, openings, held, frames, &mut self.guard, cx);
         let others = ones(count) & !decided.fast & !decided.opened;

@@ -13,10 +13,11 @@
 use ipc::id::{BackendId, VipId};
 use ipc::message::UnknownToken;
 use ipc::reason::Reason;
-use packet::{Family, Flags, Flow, Opening as Opens, Token, Version, brief};
+use packet::brief::{self, Brief4, Brief6};
+use packet::{Family, Flags, Flow, Opening as Opens, Token, Version};
 
 use super::decide;
-use super::fast::{Fast, Look as Seen};
+use super::fast::Fast;
 use super::guard::{self, Guard};
 use super::tally::Tally;
 use super::{Context, Slot, classify, unsettled};
@@ -64,23 +65,20 @@ enum What {
 }
 
 impl Opening {
-    /// Looks at a whole frame that [`Fast`] remembers and that has unusual flags; asks for the line of a join's token.
+    /// Looks at a frame that [`Fast`] remembers and that has unusual flags; asks for the line of a join's token. Says whether
+    /// it goes this way.
     #[inline(never)]
-    pub(super) fn look(
-        &mut self,
-        frame: &[u8],
-        flags: Flags,
-        flow: &Flow,
-        fast: &Fast,
-        cx: &Context<'_>,
-    ) -> Seen {
-        match self.read_syn(frame, flags, flow, fast, cx) {
-            Some(()) => Seen::Opening,
-            None => Seen::General,
-        }
+    pub(super) fn look(&mut self, frame: &[u8], fast: &Fast, cx: &Context<'_>) -> bool {
+        // Read once more here, so that what only SYNs need burdens nobody else's registers.
+        let read = if fast.is_v6() {
+            Brief6::read(frame).map(|brief| (brief.flags, brief.flow()))
+        } else {
+            Brief4::read(frame).map(|brief| (brief.flags, brief.flow()))
+        };
+        read.is_some_and(|(flags, flow)| self.read_syn(frame, flags, &flow, fast, cx).is_some())
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_syn(
         &mut self,
         frame: &[u8],

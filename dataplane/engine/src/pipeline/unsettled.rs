@@ -29,17 +29,18 @@ const TFO: u32 = 1460;
 /// opening or ending do not go the fast way. Where one brings the key that its flow waits for, the key is hashed and the
 /// token's lines are asked for, since each would otherwise be waited for.
 ///
-/// What is seen here decides nothing: each packet is looked up again when its turn comes.
+/// What is seen here decides nothing: each packet is looked up again when its turn comes. Says which packets go which way
+/// then.
 #[inline(never)]
 pub(super) fn foresee<F: Frames>(
     slots: &mut [Slot],
     fast: &mut [Fast],
     openings: &mut [Opening],
-    held: &mut Held,
+    mut held: Held,
     lost: u64,
     frames: &mut F,
     cx: &Context<'_>,
-) {
+) -> Held {
     let (mut general, mut usual) = (0, 0);
     for index in places(lost) {
         let (Some(slot), Some(fast), Some(opening)) =
@@ -73,6 +74,7 @@ pub(super) fn foresee<F: Frames>(
             cx.tables.tokens.prefetch_rest(hash, token);
         }
     }
+    held
 }
 
 /// Hashes the key that a packet brings, and asks for its token's line.
