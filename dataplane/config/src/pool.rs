@@ -70,13 +70,15 @@ fn read_backend(table: &Table<'_>, report: &mut Report<'_>) -> BackendDraft {
     let mac = table.text(&key::MAC, report);
     let mac = mac.and_then(|mac| read_one(mac, report, parse_mac)).map(|mac| mac.value);
     let weight = table.integer(&key::WEIGHT, report).and_then(|weight| u32::try_from(weight.value).ok());
+    let number = table.given(&key::NUMBER).and_then(|_| table.integer(&key::NUMBER, report));
+    let number = number.and_then(|number| u16::try_from(number.value).ok());
     BackendDraft {
         name,
         addresses,
         mac,
         has_mac,
         weight: weight.unwrap_or_default(),
-        handles: Handles::default(),
+        handles: Handles { number, ..Handles::default() },
         span: table.span.clone(),
     }
 }
@@ -89,6 +91,14 @@ fn check_apart(backend: &BackendDraft, other: &BackendDraft, report: &mut Report
         let message =
             format!("backend `{}` stands twice in its pool (line {line}); rename or remove one", name.value);
         report.problem(&name.span, message);
+    }
+    if let (Some(number), Some(taken)) = (backend.handles.number, other.handles.number)
+        && number == taken
+    {
+        report.problem(
+            &backend.span,
+            format!("number {number} is that of backend {} already; give each its own", other.label()),
+        );
     }
     for address in &backend.addresses {
         if other.addresses.iter().any(|taken| taken.value == address.value) {

@@ -181,7 +181,7 @@ pub mod backend {
     pub const SECTION: Section = Section {
         header: "[[pool.backend]]",
         meaning: "A machine that serves the pool's VIPs. `[[vip.backend]]` takes the same keys.",
-        keys: &[NAME, ADDRESS, MAC, WEIGHT],
+        keys: &[NAME, ADDRESS, MAC, WEIGHT, NUMBER],
     };
     /// `name`.
     pub const NAME: Key = Key {
@@ -215,6 +215,14 @@ pub mod backend {
         default: Without::Integer(100),
         meaning: "Share of new connections, relative to the other backends of the pool. 0 takes no new ones and \
                   keeps those it has.",
+    };
+    /// `number`.
+    pub const NUMBER: Key = Key {
+        name: "number",
+        kind: Kind::Integer { min: 1, max: limits::MAX_NUMBER as u64 },
+        default: Without::Otherwise("no number"),
+        meaning: "What the backend is called in tokens that are encrypted: the server puts it into every token it makes. \
+                  Unique in its pool. Needed where a VIP of the pool has `token_map = \"cipher\"`.",
     };
 }
 
@@ -299,16 +307,42 @@ pub mod mptcp {
     pub const SECTION: Section = Section {
         header: "[vip.mptcp]",
         meaning: "How joins (second subflows) find the backend that holds their connection.",
-        keys: &[STEERING, UNKNOWN_TOKEN],
+        keys: &[STEERING, UNKNOWN_TOKEN, TOKEN_MAP, CIPHER_KEY_EVEN, CIPHER_KEY_ODD],
     };
     /// `steering`.
     pub const STEERING: Key = Key {
         name: "steering",
-        kind: Kind::Choices(&[now("learn"), later("endpoint"), later("token-map"), now("agent")]),
+        kind: Kind::Choices(&[now("learn"), later("endpoint"), now("token-map"), now("agent")]),
         default: Without::List("learn"),
-        meaning: "`\"learn\"` takes tokens from the handshakes that pass by. `\"agent\"` takes them from the agents on the \
-                  backends (`[agents]`), also where the handshake passed another appliance. `[]` turns steering by token off: \
+        meaning: "In order of preference: what the first does not know, the next is asked. `\"learn\"` takes tokens from \
+                  the handshakes that pass by. `\"agent\"` takes them from the agents on the backends (`[agents]`), also \
+                  where the handshake passed another appliance. `\"token-map\"` reads the backend from the token itself, \
+                  which servers choose so that it says who they are. See steering.md. `[]` turns steering by token off: \
                   joins go where the hash of their own addresses says, and with several backends most are refused.",
+    };
+    /// `token_map`.
+    pub const TOKEN_MAP: Key = Key {
+        name: "token_map",
+        kind: Kind::Choice(&[now("ranges"), now("cipher")]),
+        default: Without::Text("ranges"),
+        meaning: "How a token says who chose it, under `\"token-map\"`. `ranges`: the token space is split among the \
+                  pool's backends by their names. `cipher`: the token is the backend's `number`, encrypted.",
+    };
+    /// `cipher_key_even`.
+    pub const CIPHER_KEY_EVEN: Key = Key {
+        name: "cipher_key_even",
+        kind: Kind::Text("16 hexadecimal digits"),
+        default: Without::Otherwise("none: even tokens name nobody"),
+        meaning: "The key of even tokens, a secret of the servers and the balancers. The file must not be readable by \
+                  others. To change keys: add the one of the other parity, let the servers use it, and remove the \
+                  old one when its last connection is over.",
+    };
+    /// `cipher_key_odd`.
+    pub const CIPHER_KEY_ODD: Key = Key {
+        name: "cipher_key_odd",
+        kind: Kind::Text("16 hexadecimal digits"),
+        default: Without::Otherwise("none: odd tokens name nobody"),
+        meaning: "The key of odd tokens.",
     };
     /// `unknown_token`.
     pub const UNKNOWN_TOKEN: Key = Key {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipc::limits;
-use ipc::message::{Forward, Name, Protocol, Scheme, Steering, UnknownToken};
+use ipc::message::{Forward, Name, Protocol, Scheme, UnknownToken};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -14,7 +14,7 @@ use crate::port::OwnAddress;
 use crate::problem::{At, Report, Span};
 use crate::reach::{Way, obstacle};
 use crate::schema::{mptcp, vip as key};
-use crate::steering;
+use crate::steering::{self, SteeringDraft};
 use crate::table::{self, Table};
 use crate::value::{parse_address, read_all};
 
@@ -26,7 +26,7 @@ pub(crate) struct VipDraft {
     protocol: Protocol,
     pool: Option<At<Name>>,
     forward: Forward,
-    steering: Steering,
+    steering: SteeringDraft,
     unknown_token: UnknownToken,
     span: Span,
 }
@@ -52,7 +52,7 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> (VipDraft, Opt
     (VipDraft { name, addresses, ports, protocol, pool, forward, steering, unknown_token, span }, own)
 }
 
-fn read_mptcp(vip: &Table<'_>, protocol: Protocol, report: &mut Report<'_>) -> (Steering, UnknownToken) {
+fn read_mptcp(vip: &Table<'_>, protocol: Protocol, report: &mut Report<'_>) -> (SteeringDraft, UnknownToken) {
     if let (Some(span), Protocol::Udp) = (vip.given(&key::MPTCP), protocol) {
         report.problem(
             &span,
@@ -60,7 +60,7 @@ fn read_mptcp(vip: &Table<'_>, protocol: Protocol, report: &mut Report<'_>) -> (
         );
     }
     let Some(table) = vip.table(&key::MPTCP, report) else {
-        return (Steering::learning(protocol == Protocol::Tcp), UnknownToken::Drop);
+        return (SteeringDraft::usual(protocol == Protocol::Tcp), UnknownToken::Drop);
     };
     let steering = steering::read(&table, report);
     let unknown_token = match table.choice(&mptcp::UNKNOWN_TOKEN, report).map(|word| word.value) {
@@ -153,7 +153,10 @@ pub(crate) fn check_pool(
     let Some(name) = &vip.pool else { return };
     let named = |pool: &&PoolDraft| pool.name.as_ref().is_some_and(|other| other.value == name.value);
     match pools.iter().find(named) {
-        Some(pool) => check_backends(vip, pool, ports, report),
+        Some(pool) => {
+            check_backends(vip, pool, ports, report);
+            steering::check(&vip.steering, pool, report);
+        }
         None if trusted => no_such_pool(name, pools, report),
         None => {}
     }
@@ -188,7 +191,7 @@ impl VipDraft {
 
 /// Checks that somebody listens to the agents that VIPs ask for.
 pub(crate) fn check_agents(vips: &[VipDraft], report: &mut Report<'_>) {
-    for vip in vips.iter().filter(|vip| vip.steering.has(Scheme::Agent)) {
+    for vip in vips.iter().filter(|vip| vip.steering.steering.has(Scheme::Agent)) {
         report.problem(
             &vip.span,
             format!(
@@ -302,7 +305,7 @@ pub(crate) fn build(draft: VipDraft) -> Option<Vip> {
         protocol: draft.protocol,
         pool: draft.pool?.value,
         forward: draft.forward,
-        steering: draft.steering,
+        steering: draft.steering.steering,
         unknown_token: draft.unknown_token,
     })
 }

@@ -316,6 +316,25 @@ fn macs_are_read_as_they_are_written() {
 }
 
 #[test]
+fn a_vip_is_steered_by_what_its_tokens_say() {
+    use ipc::message::{Scheme, Secret, TokenMap};
+    let text = std::fs::read_to_string(document("weft.example.toml")).unwrap();
+    let steering = "steering = [\"token-map\", \"learn\"]\ntoken_map = \"cipher\"\n\
+                    cipher_key_odd = \"1918111009080100\"";
+    let text = text.replace("steering = [\"learn\"]", steering);
+    let text = text
+        .replace("weight  = 100", "number = 1")
+        .replace("name    = \"b2\"", "name = \"b2\"\nnumber = 4095");
+    let config = Config::parse(&text, "weft.toml").unwrap();
+    let steering = config.vips[0].steering;
+    assert_eq!(steering.schemes.iter().collect::<Vec<_>>(), [Scheme::TokenMap, Scheme::Learn]);
+    assert_eq!(steering.token_map, TokenMap::Cipher);
+    assert_eq!(steering.cipher_keys, [None, Some(Secret([0x19, 0x18, 0x11, 0x10, 9, 8, 1, 0]))]);
+    let numbers: Vec<_> = config.pools[0].backends.iter().map(|backend| backend.handles.number).collect();
+    assert_eq!(numbers, [Some(1), Some(4095)]);
+}
+
+#[test]
 fn a_backend_that_joins_at_run_time_obeys_the_rules_of_the_file() {
     let config = Config::load(document("weft.example.toml")).unwrap();
     let pool = config.pools[0].name;

@@ -270,18 +270,42 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     ),
     (
         r#"steering = ["learn"]"#,
-        r#"steering = ["token-map"]"#,
-        &[r#"36:13: `steering` "token-map" is not yet available in this version; there is "learn" and "agent""#],
+        r#"steering = ["endpoint"]"#,
+        &[r#"36:13: `steering` "endpoint" is not yet available in this version; there is "learn", "token-map" and "agent""#],
+    ),
+    (
+        r#"steering = ["learn"]"#,
+        r#"steering = ["learn", "token-map", "learn"]"#,
+        &[r#"36:35: "learn" stands twice in `steering`; remove one"#],
+    ),
+    (
+        r#"steering = ["learn"]"#,
+        "steering = [\"token-map\"]\ntoken_map = \"cipher\"\ncipher_key_odd = \"0123\"",
+        &[
+            r#"16:1: backend `b1` has no `number`, which the VIP's encrypted tokens need (line 35); give it one"#,
+            r#"22:1: backend `b2` has no `number`, which the VIP's encrypted tokens need (line 35); give it one"#,
+            r#"38:18: "0123" is no secret of the right length; write two hexadecimal digits for each of its bytes"#,
+        ],
+    ),
+    (
+        r#"steering = ["learn"]"#,
+        "steering = [\"token-map\"]\ncipher_key_even = \"0000000000000000\"",
+        &[r#"37:19: "0000000000000000" is all zero; draw it at random, as `openssl rand -hex` does"#],
+    ),
+    (
+        r#"mac     = "02:00:00:00:03:02""#,
+        "number = 4096",
+        &["25:10: 4096 is out of range for `number`; it goes from 1 to 4095"],
     ),
     (
         r#"steering = ["learn"]"#,
         r#"steering = ["lern"]"#,
-        &[r#"36:13: `steering` "lern" is unknown; there is "learn" and "agent""#],
+        &[r#"36:13: `steering` "lern" is unknown; there is "learn", "token-map" and "agent""#],
     ),
     (
         r#"steering = ["learn"]"#,
         r#"steering = "learn""#,
-        &[r#"36:12: `steering` is a string; give a list of "learn" and "agent""#],
+        &[r#"36:12: `steering` is a string; give a list of "learn", "token-map" and "agent""#],
     ),
     (
         r#"unknown_token = "drop""#,

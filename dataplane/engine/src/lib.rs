@@ -28,6 +28,7 @@ pub mod sweep;
 pub mod tables;
 pub mod tick;
 pub mod token_entry;
+mod token_map;
 pub mod token_table;
 pub mod verdict;
 mod way;

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use ipc::id::{BackendId, PoolId, PortId, VipId};
-use ipc::message::{BackendState, Forward, Name, Protocol, Scheme, Steering, UnknownToken};
+use ipc::message::{BackendState, Forward, Name, Protocol, Scheme, Secret, Steering, UnknownToken};
 use packet::{Address, Family, Flow};
+use steering::cipher::Ciphers;
 
 use crate::hash::HashKey;
 use crate::maglev::Maglev;
@@ -23,6 +24,7 @@ use crate::route::{RouteSet, Routes};
 pub use crate::service::ServiceKey;
 use crate::service::Services;
 use crate::tick::TICK_SECONDS;
+use crate::token_map::TokenMap;
 pub use crate::way::{Port, Tunnel};
 use crate::way::{Ways, family_of};
 
@@ -102,6 +104,7 @@ pub struct Vip {
     /// Whether tokens are learned from the handshakes that pass by.
     pub learn: bool,
     plain: bool,
+    ciphers: Ciphers,
     /// What becomes of a join whose token is unknown or ambiguous.
     pub unknown_token: UnknownToken,
     /// The finished headers of its way of forwarding, IPv4 first.
@@ -119,6 +122,7 @@ impl Vip {
             steering,
             learn,
             plain: steering == Steering::learning(learn),
+            ciphers: Ciphers::new(steering.cipher_keys.map(|key| key.map(|Secret(bytes)| bytes))),
             unknown_token: vip.unknown_token,
             routes: [None; 2],
         }
@@ -129,6 +133,12 @@ impl Vip {
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.plain
+    }
+
+    /// The keys of encrypted tokens.
+    #[inline]
+    pub(crate) fn ciphers(&self) -> &Ciphers {
+        &self.ciphers
     }
 
     /// Whether joins are told from other SYNs.
@@ -163,6 +173,8 @@ pub struct Snapshot {
     fragments: HashMap<(Address, Family), Option<VipId>>,
     vips: Vec<Option<Vip>>,
     pools: Vec<Option<Pool>>,
+    /// Of the pools of VIPs that ask it: which backend a token names.
+    token_maps: Vec<Option<Arc<TokenMap>>>,
     backends: Vec<Option<Backend>>,
     /// How each is reached: made of the backends, the ports and the tunnels' sources.
     routes: Routes,
@@ -194,6 +206,7 @@ impl Snapshot {
             fragments: HashMap::new(),
             vips: Vec::new(),
             pools: Vec::new(),
+            token_maps: Vec::new(),
             backends: Vec::new(),
             routes: Routes::default(),
             ports: site.ports.clone(),
@@ -241,10 +254,22 @@ impl Snapshot {
                 }
             }
             put(&mut next.vips, usize::from(vip.id.0), Vip::of_model(vip, pool));
+            next.map_tokens(self, model, vip, pool);
         }
         next.note_moved_services(self, now_ms);
         next.find_routes();
         next
+    }
+
+    /// Makes the map of a VIP's pool, if the VIP asks it, or takes it over from the snapshot before.
+    fn map_tokens(&mut self, before: &Snapshot, model: &Model, vip: &crate::model::Vip, id: PoolId) {
+        let asks = vip.steering.has(Scheme::TokenMap) || vip.steering.has(Scheme::ChosenKey);
+        let pool = model.pools().iter().find(|pool| pool.id == id && asks && self.token_map(id).is_none());
+        if let Some(pool) = pool {
+            let same = before.token_maps.get(usize::from(id.0)).cloned().flatten();
+            let map = same.filter(|map| map.is_of(pool)).unwrap_or_else(|| Arc::new(TokenMap::new(pool)));
+            put(&mut self.token_maps, usize::from(id.0), map);
+        }
     }
 
     /// A pool whose service is another pool's now, or nobody's, still has the service's flows, and no longer Maglev's
@@ -358,6 +383,12 @@ impl Snapshot {
     #[inline]
     pub fn backend(&self, id: BackendId) -> Option<&Backend> {
         self.backends.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// Which backend of a pool a token names, where a VIP of the pool asks.
+    #[inline]
+    pub(crate) fn token_map(&self, pool: PoolId) -> Option<&TokenMap> {
+        self.token_maps.get(usize::from(pool.0))?.as_deref()
     }
 
     /// A port by its id.

@@ -93,6 +93,8 @@ names! {
         JoinEstablished = "join_established",
         /// Joins of an unknown token that the VIP's policy sent to Maglev.
         JoinHashed = "join_hashed",
+        /// Joins whose token names no backend: the number in it is nobody's, or the key of its parity is not configured.
+        TokenMapMiss = "token_map_miss",
 
         /// Packets too big whose sender was not told, since enough were told in this second.
         IcmpLimited = "icmp_limited",

@@ -4,7 +4,7 @@
 use crate::names;
 
 names! {
-    /// The reason of a verdict. The first five forward, [`Reason::is_drop`] tells the drops.
+    /// The reason of a verdict. The first forward, [`Reason::is_drop`] tells the drops.
     pub enum Reason {
         /// The packet belongs to a 5-tuple already in the flow table.
         Flow = "flow",
@@ -12,6 +12,8 @@ names! {
         Hash = "hash",
         /// A SYN with MP_JOIN followed its token to the backend that owns the connection.
         Token = "token",
+        /// A SYN with MP_JOIN went to the backend that its token itself names, by range or encrypted number.
+        TokenMap = "token_map",
         /// An ICMP error that quotes a packet of a VIP's flow went to that flow's backend.
         Related = "related",
         /// A UDP fragment: Maglev chose by addresses and protocol alone, so that all fragments of a datagram meet.

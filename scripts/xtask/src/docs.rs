@@ -117,7 +117,12 @@ fn reasons() -> String {
     let mut list = String::from("| reason | verdict | meaning |\n| --- | --- | --- |\n");
     for reason in Reason::ALL {
         let verdict = match reason {
-            Reason::Flow | Reason::Hash | Reason::Token | Reason::Related | Reason::Fragment => "forward",
+            Reason::Flow
+            | Reason::Hash
+            | Reason::Token
+            | Reason::TokenMap
+            | Reason::Related
+            | Reason::Fragment => "forward",
             _ if reason.is_drop() => "drop",
             _ => "local",
         };

@@ -22,6 +22,7 @@ mod local;
 mod opening;
 mod other;
 mod rewrite;
+mod steer;
 mod syn;
 mod tally;
 mod too_big;

@@ -12,7 +12,7 @@ use packet::{Token, Version};
 
 use super::decide::Look;
 use super::guard::{self, Guard};
-use super::{Class, Context, Slot, SynKind, decide, local};
+use super::{Class, Context, Slot, SynKind, decide, local, steer};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::frames::{Frames, places};
 use crate::limits::Admitted;
@@ -121,6 +121,9 @@ fn join<F: Frames>(
     let Some((_, vip)) = slot.vip(cx) else {
         return slot.refuse(Reason::NotVip);
     };
+    if !vip.is_plain() {
+        return steer::join(slot, token, over, frames, index, guard, cx);
+    }
     let hash = cx.tables.token_hash(token, vip.pool);
     let belongs = |backend| cx.snapshot.backend(backend).is_some_and(|known| known.pool == vip.pool);
     match cx.tables.tokens.find(hash, token, belongs) {
@@ -137,7 +140,7 @@ fn join<F: Frames>(
 
 /// A join without an owner, by the VIP's policy. Dropping is the default: TCP sends the SYN again after about a
 /// second, and by then the token may be known, while a wrong server would answer RST for good.
-fn orphan<F: Frames>(
+pub(super) fn orphan<F: Frames>(
     slot: &mut Slot,
     vip: &Vip,
     reason: Reason,

@@ -5,6 +5,7 @@ mod icmp;
 mod join;
 mod kernel;
 mod learn;
+mod map;
 mod syn;
 mod too_big;
 mod tunnel;
@@ -73,6 +74,12 @@ pub mod port {
     pub const FAR: u16 = 8011;
     /// VIP far-l2: l2dsr to it.
     pub const FAR_L2: u16 = 8012;
+    /// VIP map: pool web-servers, by the ranges of tokens.
+    pub const MAP: u16 = 8013;
+    /// VIP cipher: the same pool, by tokens that are encrypted, unknown ones by the hash.
+    pub const CIPHER: u16 = 8014;
+    /// VIP both: the same pool, by learned tokens, then by ranges.
+    pub const BOTH: u16 = 8015;
     /// VIP dns: UDP, pool web-servers.
     pub const DNS: u16 = 53;
 }
@@ -235,6 +242,7 @@ pub fn all(family: Family) -> Vec<Row> {
         syn::rows,
         learn::rows,
         join::rows,
+        map::rows,
         frame::rows,
         icmp::rows,
         kernel::rows,
@@ -257,7 +265,7 @@ impl Scene {
         let pools = ["web-servers", "others", "idle", "four", "six", "far"];
         let mut commands: Vec<Command> =
             pools.iter().map(|pool| Command::PutPool { name: name(pool) }).collect();
-        commands.extend((1..=3).map(|n| backend("web-servers", &format!("b{n}"), 10 + n)));
+        commands.extend((1..=3).map(|n| map::numbered(backend("web-servers", &format!("b{n}"), 10 + n), n)));
         commands.extend([backend("others", "o1", 21), backend("others", "o2", 22)]);
         commands.push(backend_in("idle", "d1", 31, 100, BackendState::Draining));
         commands.extend([Self::one_address("four", Family::V4), Self::one_address("six", Family::V6)]);
@@ -297,6 +305,7 @@ impl Scene {
                 unknown_token: drop,
             },
         ]);
+        commands.extend(map::vips());
         let ports = [
             ("web", port::WEB),
             ("tls", port::TLS),
@@ -312,6 +321,9 @@ impl Scene {
             ("gue-six", port::GUE_SIX),
             ("far", port::FAR),
             ("far-l2", port::FAR_L2),
+            ("map", port::MAP),
+            ("cipher", port::CIPHER),
+            ("both", port::BOTH),
             ("dns", port::DNS),
         ];
         commands.extend(ports.iter().flat_map(|(vip, port)| services(vip, 9, *port)));

@@ -1,0 +1,54 @@
+//! Which backend a token names by itself, in one pool: made once for each set of backends, asked for each join.
+//!
+//! Every backend that workers know counts, whatever its state: a draining one keeps its joins, and a part of the token
+//! space moves only when a backend comes or is gone for good.
+
+use ipc::id::BackendId;
+use ipc::message::Name;
+use steering::Numbers;
+use steering::ranges::Ranges;
+
+use crate::model::Pool;
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct TokenMap {
+    ranges: Ranges,
+    numbers: Numbers,
+    /// What it was made of. As long as this stays, so does the map.
+    made_of: Vec<(Name, BackendId, Option<u16>)>,
+}
+
+impl TokenMap {
+    /// The map of a pool's known backends.
+    pub(crate) fn new(pool: &Pool) -> Self {
+        let made_of = known(pool);
+        Self {
+            ranges: Ranges::new(made_of.iter().map(|(name, id, _)| (name.as_str(), *id))),
+            numbers: Numbers::new(made_of.iter().filter_map(|(_, id, number)| Some(((*number)?, *id)))),
+            made_of,
+        }
+    }
+
+    /// Whether it is that of the pool as it is now.
+    pub(crate) fn is_of(&self, pool: &Pool) -> bool {
+        self.made_of == known(pool)
+    }
+
+    /// Who owns which part of the token space.
+    #[inline]
+    pub(crate) fn ranges(&self) -> &Ranges {
+        &self.ranges
+    }
+
+    /// Who has which number.
+    #[inline]
+    pub(crate) fn numbers(&self) -> &Numbers {
+        &self.numbers
+    }
+}
+
+fn known(pool: &Pool) -> Vec<(Name, BackendId, Option<u16>)> {
+    let known = pool.backends.iter().filter(|backend| backend.is_known());
+    known.map(|backend| (backend.name, backend.id, backend.handles.number)).collect()
+}
