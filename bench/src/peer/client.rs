@@ -14,6 +14,9 @@ use super::segment::Segment;
 use super::subflow::{End as Ending, Nonces, State, Subflow};
 use super::tls::Side;
 
+/// How long data waits that was acknowledged as a segment only.
+const REPEAT: Duration = Duration::from_millis(500);
+
 /// What a client does.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -89,6 +92,7 @@ pub struct Client {
     side: Option<Side>,
     port: u16,
     finished: usize,
+    repeated: Duration,
 }
 
 impl Client {
@@ -98,7 +102,15 @@ impl Client {
     /// TLS is asked for and not to be had.
     pub fn new(seed: u64, plan: Plan) -> anyhow::Result<Self> {
         let side = (plan.signal != Signal::Keys).then(Side::client).transpose()?;
-        Ok(Self { host: Host::new(seed), plan, errands: Vec::new(), side, port: 20_000, finished: 0 })
+        Ok(Self {
+            host: Host::new(seed),
+            plan,
+            errands: Vec::new(),
+            side,
+            port: 20_000,
+            finished: 0,
+            repeated: Duration::ZERO,
+        })
     }
 
     /// What it has seen.
@@ -137,12 +149,29 @@ impl Client {
         for connection in self.host.tick(now) {
             self.progress(connection);
         }
+        self.repeat(now);
         let busy = self.errands.len() - self.finished;
         let room = usize::try_from(self.plan.at_once).unwrap_or(usize::MAX).saturating_sub(busy);
         let left =
             usize::try_from(self.plan.connections).unwrap_or(usize::MAX).saturating_sub(self.errands.len());
         for _ in 0..room.min(left) {
             self.open();
+        }
+    }
+
+    /// Sends again what was acknowledged as a segment, and not as data.
+    fn repeat(&mut self, now: Duration) {
+        if now < self.repeated + REPEAT {
+            return;
+        }
+        self.repeated = now;
+        for (index, errand) in self.errands.iter().enumerate() {
+            if !matches!(errand.stage, Stage::Closing | Stage::Done)
+                && let Some(connection) = self.host.connections.get_mut(index)
+            {
+                connection.repeat();
+                self.host.pump(index);
+            }
         }
     }
 

@@ -113,6 +113,8 @@ pub struct Connection {
     /// The data number we expect.
     expected: u64,
     early: BTreeMap<u64, Vec<u8>>,
+    /// The data that was sent last, with its number.
+    last: Option<(u64, Vec<u8>)>,
 }
 
 /// A number of which only the lower half was sent, near a whole one.
@@ -151,6 +153,7 @@ impl Connection {
             acknowledged: 0,
             expected: 0,
             early: BTreeMap::new(),
+            last: None,
         }
     }
 
@@ -291,6 +294,7 @@ impl Connection {
                 }
                 let Some((sequence, place, data)) = subflow.next_data() else { break };
                 let len = u16::try_from(data.len()).unwrap_or(u16::MAX);
+                self.last = Some((sequence, data.clone()));
                 let options = self.data_option(index, sequence, place, len);
                 if let Some(subflow) = self.subflows.get_mut(index) {
                     segments.push(subflow.make(Flags::ACK.with(Flags::PSH), options, data, now));
@@ -298,6 +302,19 @@ impl Connection {
             }
         }
         segments
+    }
+
+    /// Sends the last data again where every subflow was acknowledged and the data was not (RFC 8684 section 3.3.6): a
+    /// receiver may acknowledge a segment before it has put its data in order, and then has no reason to say more.
+    pub fn repeat(&mut self) {
+        let quiet = self.subflows.iter().all(|subflow| subflow.is_acknowledged() && subflow.queue.is_empty());
+        if !self.mptcp || !quiet || self.is_taken() {
+            return;
+        }
+        let open = self.subflows.iter_mut().find(|subflow| subflow.state == State::Open && !subflow.closing);
+        if let (Some(open), Some(last)) = (open, &self.last) {
+            open.queue.push_back(last.clone());
+        }
     }
 
     /// Takes a data acknowledgment.
