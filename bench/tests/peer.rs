@@ -118,6 +118,85 @@ fn a_server_without_explicit_tokens_names_itself_by_a_key_as_ever() {
     assert_eq!((report.all_servers.keyed, report.all_servers.joined), (0, 10));
 }
 
+#[test]
+fn a_server_that_searches_its_key_is_found_by_the_range_of_its_token() {
+    for (version, ip) in [("v1", "4"), ("v1", "6"), ("v0", "4")] {
+        let report = run(&format!("--steering ranges --client-version {version} --ip {ip} --joins 2"));
+        assert_whole(&report, 100, 200);
+    }
+}
+
+#[test]
+fn a_server_that_encrypts_its_number_is_found_by_decrypting_the_token() {
+    for signal in ["g", "e"] {
+        for ip in ["4", "6"] {
+            let report = run(&format!("--steering cipher --signal {signal} --ip {ip} --joins 2"));
+            assert_whole(&report, 100, 200);
+        }
+    }
+}
+
+#[test]
+fn without_help_of_the_servers_the_joins_of_a_token_map_go_astray() {
+    // Kernels draw keys at random: as many joins as there are backends, but one, go to another's.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("weft.toml");
+    std::fs::write(&file, configuration(3, "\"token-map\"", "ipip")).unwrap();
+    let words = format!("--config {} --kernel-keys --connections 60 --joins 1", file.display());
+    let report = run(&words);
+    assert!(!report.passed && report.all_servers.unknown_tokens.len() > 20, "{report}");
+}
+
+/// Speck32/64 as Beaulieu et al. print it (2013, appendix C), for keys as the configuration has them.
+fn speck_decrypt(key: [u16; 4], word: u32) -> u32 {
+    let round = |x: u16, y: u16, k: u16| {
+        let x = x.rotate_right(7).wrapping_add(y) ^ k;
+        (x, y.rotate_left(2) ^ x)
+    };
+    let [l2, l1, l0, k0] = key;
+    let (mut keys, mut l, mut k) = (vec![], vec![l0, l1, l2], k0);
+    for i in 0..22_u16 {
+        keys.push(k);
+        let (next, following) = round(l[usize::from(i)], k, i);
+        l.push(next);
+        k = following;
+    }
+    let [mut x, mut y] = [16, 0].map(|shift| u16::try_from(word >> shift & 0xffff).unwrap());
+    for k in keys.into_iter().rev() {
+        y = (y ^ x).rotate_right(2);
+        x = (x ^ k).wrapping_sub(y).rotate_left(7);
+    }
+    u32::from(x) << 16 | u32::from(y)
+}
+
+#[test]
+fn the_tokens_on_the_wire_decrypt_to_the_number_of_the_server_they_were_sent_to() {
+    assert_eq!(
+        speck_decrypt([0x1918, 0x1110, 0x0908, 0x0100], 0xa868_42f2),
+        0x6574_694c,
+        "the paper's vector"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    run(&format!("--steering cipher --connections 40 --joins 1 --out {}", out.display()));
+    let keys = [[0x0011, 0x2233, 0x4455, 0x6677], [0x8899, 0xaabb, 0xccdd, 0xeeff]];
+    let (mut joins, mut parities) = (0, [0, 0]);
+    for frame in frames(&out.join("backends.pcap")) {
+        // Ethernet, IPv4, UDP, GUE, IPv4, TCP: a SYN from a client's second address.
+        let tunnelled = frame.get(23) == Some(&17) && frame.get(20 + 14 + 8 + 4 + 13 + 20) == Some(&2);
+        let option = frame.windows(12).find(|part| part.starts_with(&[30, 12, 0x10]));
+        let (true, Some(option)) = (tunnelled, option) else { continue };
+        let token = u32::from_be_bytes(option[4..8].try_into().unwrap());
+        let odd = usize::from(token % 2 == 1);
+        // Backend N is at 10.0.1.N.
+        assert_eq!(speck_decrypt(keys[odd], token) >> 20, u32::from(frame[33]));
+        joins += 1;
+        parities[odd] += 1;
+    }
+    assert_eq!(joins, 40);
+    assert!(parities.iter().all(|count| *count > 5), "both keys are in use: {parities:?}");
+}
+
 /// Frames of a capture.
 fn frames(file: &Path) -> Vec<Vec<u8>> {
     let mut reader = CaptureReader::open(file).unwrap();

@@ -20,6 +20,10 @@ pub enum Steering {
     None,
     /// By tokens learned from handshakes.
     Learn,
+    /// By the range a token lies in; servers search keys that fit.
+    Ranges,
+    /// By the server's number, encrypted in the token.
+    Cipher,
 }
 
 impl Steering {
@@ -28,6 +32,11 @@ impl Steering {
         match self {
             Self::None => "steering = []\n",
             Self::Learn => "steering = [\"learn\"]\n",
+            Self::Ranges => "steering = [\"token-map\"]\ntoken_map = \"ranges\"\n",
+            Self::Cipher => {
+                "steering = [\"token-map\"]\ntoken_map = \"cipher\"\n\
+                 cipher_key_even = \"0011223344556677\"\ncipher_key_odd = \"8899aabbccddeeff\"\n"
+            }
         }
     }
 
@@ -47,7 +56,7 @@ impl Steering {
             let _ = write!(
                 text,
                 "[[pool.backend]]\nname = \"backend-{n}\"\naddress = [\"10.0.{}.{low}\", \"fd00::1:{n:x}\"]\n\
-                 mac = \"02:00:00:01:{high:02x}:{low:02x}\"\n",
+                 mac = \"02:00:00:01:{high:02x}:{low:02x}\"\nnumber = {n}\n",
                 1 + high
             );
         }
