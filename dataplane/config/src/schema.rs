@@ -307,7 +307,7 @@ pub mod mptcp {
     pub const SECTION: Section = Section {
         header: "[vip.mptcp]",
         meaning: "How joins (second subflows) find the backend that holds their connection.",
-        keys: &[STEERING, UNKNOWN_TOKEN, TOKEN_MAP, CIPHER_KEY_EVEN, CIPHER_KEY_ODD],
+        keys: &[STEERING, UNKNOWN_TOKEN, TOKEN_MAP, CIPHER_KEY_EVEN, CIPHER_KEY_ODD, EXPLICIT_TOKENS],
     };
     /// `steering`.
     pub const STEERING: Key = Key {
@@ -343,6 +343,15 @@ pub mod mptcp {
         kind: Kind::Text("16 hexadecimal digits"),
         default: Without::Otherwise("none: odd tokens name nobody"),
         meaning: "The key of odd tokens.",
+    };
+    /// `explicit_tokens`.
+    pub const EXPLICIT_TOKENS: Key = Key {
+        name: "explicit_tokens",
+        kind: Kind::Choices(&[now("G"), now("E")]),
+        default: Without::Otherwise("none: only the handshakes of RFC 8684 and RFC 6824"),
+        meaning: "Flags of MP_CAPABLE that mean: tokens stand in the handshake. `\"G\"`: keys from the application \
+                  (draft-paasch-mptcp-application-authentication). `\"E\"`: external keys (draft-baerts-tcpm-mptcpext). \
+                  A token that is only claimed costs no search: see steering.md.",
     };
     /// `unknown_token`.
     pub const UNKNOWN_TOKEN: Key = Key {

@@ -30,6 +30,9 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> SteeringDraft 
     if table.choice(&key::TOKEN_MAP, report).is_some_and(|word| word.value == TokenMap::Cipher.name()) {
         steering.token_map = TokenMap::Cipher;
     }
+    let drafts = table.choices(&key::EXPLICIT_TOKENS, report);
+    steering.application_tokens = drafts.iter().any(|word| word.value == "G");
+    steering.external_tokens = drafts.iter().any(|word| word.value == "E");
     let keys = [&key::CIPHER_KEY_EVEN, &key::CIPHER_KEY_ODD];
     steering.cipher_keys = keys.map(|key| secret(table, key, report));
     let wants_key = steering.has(Scheme::TokenMap) && steering.token_map == TokenMap::Cipher;

@@ -320,7 +320,7 @@ fn a_vip_is_steered_by_what_its_tokens_say() {
     use ipc::message::{Scheme, Secret, TokenMap};
     let text = std::fs::read_to_string(document("weft.example.toml")).unwrap();
     let steering = "steering = [\"token-map\", \"learn\"]\ntoken_map = \"cipher\"\n\
-                    cipher_key_odd = \"1918111009080100\"";
+                    cipher_key_odd = \"1918111009080100\"\nexplicit_tokens = [\"E\"]";
     let text = text.replace("steering = [\"learn\"]", steering);
     let text = text
         .replace("weight  = 100", "number = 1")
@@ -328,6 +328,7 @@ fn a_vip_is_steered_by_what_its_tokens_say() {
     let config = Config::parse(&text, "weft.toml").unwrap();
     let steering = config.vips[0].steering;
     assert_eq!(steering.schemes.iter().collect::<Vec<_>>(), [Scheme::TokenMap, Scheme::Learn]);
+    assert_eq!((steering.application_tokens, steering.external_tokens), (false, true));
     assert_eq!(steering.token_map, TokenMap::Cipher);
     assert_eq!(steering.cipher_keys, [None, Some(Secret([0x19, 0x18, 0x11, 0x10, 9, 8, 1, 0]))]);
     let numbers: Vec<_> = config.pools[0].backends.iter().map(|backend| backend.handles.number).collect();

@@ -71,11 +71,13 @@ pub enum FlowState {
     ClosingToken = 12,
     /// UDP.
     Udp = 13,
+    /// Half-open: a SYN passed that offers explicit tokens; tokens, or a key of version 1, are awaited.
+    SynExplicit = 14,
 }
 
 impl FlowState {
     /// Every state, for settings and tests that go through all of them.
-    pub const ALL: [FlowState; 12] = [
+    pub const ALL: [FlowState; 13] = [
         Self::SynPlain,
         Self::SynCapableV0,
         Self::SynCapableV1,
@@ -88,12 +90,16 @@ impl FlowState {
         Self::ClosingPlain,
         Self::ClosingToken,
         Self::Udp,
+        Self::SynExplicit,
     ];
 
     /// A SYN was seen and nothing since.
     #[inline]
     pub const fn is_half_open(self) -> bool {
-        matches!(self, Self::SynPlain | Self::SynCapableV0 | Self::SynCapableV1 | Self::SynJoin)
+        matches!(
+            self,
+            Self::SynPlain | Self::SynCapableV0 | Self::SynCapableV1 | Self::SynExplicit | Self::SynJoin
+        )
     }
 
     /// A FIN or RST was seen.
@@ -124,6 +130,7 @@ impl FlowState {
             11 => Self::ClosingPlain,
             12 => Self::ClosingToken,
             13 => Self::Udp,
+            14 => Self::SynExplicit,
             _ => return None,
         })
     }

@@ -34,7 +34,10 @@ impl FlowEntry {
         let same_low = self.isn_low == u16::from_be_bytes([high, low]);
         match self.state {
             FlowState::Adopted | FlowState::Udp => false,
-            FlowState::SynPlain | FlowState::SynCapableV0 | FlowState::SynCapableV1 => self.aux == isn,
+            FlowState::SynPlain
+            | FlowState::SynCapableV0
+            | FlowState::SynCapableV1
+            | FlowState::SynExplicit => self.aux == isn,
             _ => same_low,
         }
     }
@@ -42,14 +45,12 @@ impl FlowEntry {
     /// How much is lost if the entry gives way to another.
     pub const fn class(&self) -> Class {
         match self.state {
-            FlowState::SynPlain | FlowState::SynCapableV0 | FlowState::SynCapableV1 | FlowState::SynJoin => {
-                Class::HalfOpen
-            }
+            state if state.is_half_open() => Class::HalfOpen,
             FlowState::Joined => Class::Kept,
             _ if self.moved => Class::Kept,
             FlowState::Adopted | FlowState::Udp => Class::Adopted,
             FlowState::ClosingPlain | FlowState::ClosingToken => Class::Closing,
-            FlowState::Plain | FlowState::Learned | FlowState::Mptcp => Class::Own,
+            _ => Class::Own,
         }
     }
 
@@ -74,7 +75,8 @@ mod tests {
 
     #[test]
     fn a_half_open_flow_knows_all_of_its_isn() {
-        for state in [FlowState::SynPlain, FlowState::SynCapableV0, FlowState::SynCapableV1] {
+        let half_open = FlowState::ALL.into_iter().filter(|state| state.is_half_open());
+        for state in half_open.filter(|state| !state.has_token()) {
             let entry = opened(state, 0x1234_5678, 0x1234_5678);
             assert!(entry.is_opened_by(0x1234_5678));
             assert!(!entry.is_opened_by(0x1235_5678), "{state:?}: the high half counts");
@@ -121,6 +123,7 @@ mod tests {
             FlowState::Learned,
             FlowState::ClosingPlain,
             FlowState::ClosingToken,
+            FlowState::SynExplicit,
         ];
         assert_eq!(walked, expected);
     }

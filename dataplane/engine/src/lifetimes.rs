@@ -202,7 +202,7 @@ impl Default for IdleTimes {
         use FlowState as S;
         FlowState::ALL.into_iter().fold(Self([0; 16]), |times, state| {
             let ticks = match state {
-                S::SynPlain | S::SynCapableV0 | S::SynCapableV1 | S::SynJoin => 4,
+                S::SynPlain | S::SynCapableV0 | S::SynCapableV1 | S::SynExplicit | S::SynJoin => 4,
                 S::Plain | S::Learned | S::Mptcp | S::Joined => MAX_IDLE,
                 S::Adopted => 20,
                 S::ClosingPlain => 4,

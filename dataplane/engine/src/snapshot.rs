@@ -14,7 +14,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use ipc::id::{BackendId, PoolId, PortId, VipId};
 use ipc::message::{BackendState, Forward, Name, Protocol, Scheme, Secret, Steering, UnknownToken};
-use packet::{Address, Family, Flow};
+use packet::{Address, Drafts, Family, Flow};
 use steering::cipher::Ciphers;
 
 use crate::hash::HashKey;
@@ -105,6 +105,7 @@ pub struct Vip {
     pub learn: bool,
     plain: bool,
     ciphers: Ciphers,
+    drafts: Drafts,
     /// What becomes of a join whose token is unknown or ambiguous.
     pub unknown_token: UnknownToken,
     /// The finished headers of its way of forwarding, IPv4 first.
@@ -123,6 +124,7 @@ impl Vip {
             learn,
             plain: steering == Steering::learning(learn),
             ciphers: Ciphers::new(steering.cipher_keys.map(|key| key.map(|Secret(bytes)| bytes))),
+            drafts: Drafts::new(steering.application_tokens, steering.external_tokens),
             unknown_token: vip.unknown_token,
             routes: [None; 2],
         }
@@ -133,6 +135,12 @@ impl Vip {
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.plain
+    }
+
+    /// Which handshakes with explicit tokens it understands.
+    #[inline]
+    pub(crate) fn drafts(&self) -> Drafts {
+        self.drafts
     }
 
     /// The keys of encrypted tokens.

@@ -95,6 +95,10 @@ names! {
         JoinHashed = "join_hashed",
         /// Joins whose token names no backend: the number in it is nobody's, or the key of its parity is not configured.
         TokenMapMiss = "token_map_miss",
+        /// SYNs that offer explicit tokens, to VIPs that understand them, those sent again included.
+        ExplicitSyn = "explicit_syn",
+        /// Handshakes whose token was read instead of hashed.
+        ExplicitToken = "explicit_token",
 
         /// Packets too big whose sender was not told, since enough were told in this second.
         IcmpLimited = "icmp_limited",

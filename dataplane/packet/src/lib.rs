@@ -26,6 +26,7 @@ pub mod brief;
 pub mod build;
 pub mod checksum;
 pub mod ethernet;
+mod explicit;
 mod flow;
 pub mod icmp;
 pub mod icmp6;
@@ -40,6 +41,7 @@ mod token;
 pub mod tunnel;
 pub mod udp;
 
+pub use explicit::{Drafts, Explicit, explicit};
 pub use flow::{Address, Family, Flow, Words};
 pub use mptcp::{
     AddAddr, Capable, CapableFlags, DataSequence, Dss, Join, Mapping, MpPrio, RemoveAddr, ResetReason, TcpRst,

@@ -34,9 +34,11 @@ fn limits(dataplane: &config::Dataplane) -> Limits {
 fn idle(idle: &Idle) -> IdleTimes {
     FlowState::ALL.into_iter().fold(IdleTimes::default(), |times, state| {
         let ticks = match state {
-            FlowState::SynPlain | FlowState::SynCapableV0 | FlowState::SynCapableV1 | FlowState::SynJoin => {
-                ticks(idle.half_open)
-            }
+            FlowState::SynPlain
+            | FlowState::SynCapableV0
+            | FlowState::SynCapableV1
+            | FlowState::SynExplicit
+            | FlowState::SynJoin => ticks(idle.half_open),
             FlowState::Plain | FlowState::Learned | FlowState::Mptcp | FlowState::Joined => {
                 ticks(idle.established).saturating_add(1)
             }
@@ -91,7 +93,7 @@ mod tests {
         let [half_open, established, closing, closing_mptcp, adopted, udp] = [16, 32, 48, 64, 80, 96];
         let times = idle(&Idle { half_open, established, closing, closing_mptcp, adopted, udp });
         let ticks = FlowState::ALL.map(|state| times.of(state));
-        assert_eq!(ticks, [1, 1, 1, 1, 3, 3, 3, 3, 5, 3, 4, 6]);
+        assert_eq!(ticks, [1, 1, 1, 1, 3, 3, 3, 3, 5, 3, 4, 6, 1]);
 
         let given = [Some(16), Some(17), None, Some(0), Some(3600)];
         let [half_open, adopted, closing, own, kept] = given;

@@ -9,7 +9,7 @@ use packet::{Flags, Kind, Malformed, Opening, Options, Parsed};
 
 use super::fast::{self, Fast};
 use super::opening::Opening as Opens;
-use super::{Class, Context, Slot, SynKind, other};
+use super::{Class, Context, Slot, SynKind, explicit, other};
 use crate::frames::{Frames, places};
 use crate::snapshot::Port;
 use crate::verdict::Verdict;
@@ -96,6 +96,9 @@ fn service(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) {
 #[inline(never)]
 fn syn(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) -> SynKind {
     let bytes = slot.parsed.tcp_options(frame);
+    if explicit::is_offered(slot, bytes, cx) {
+        return SynKind::Explicit;
+    }
     let (opening, malformed) = packet::opening(bytes, slot.parsed.tcp.flags, has_payload(&slot.parsed));
     count_malformed(malformed, cx);
     let Some((_, vip)) = slot.vip(cx) else {

@@ -16,6 +16,7 @@
 mod classify;
 mod count;
 mod decide;
+mod explicit;
 mod fast;
 mod guard;
 mod local;
@@ -85,6 +86,8 @@ enum SynKind {
     Plain,
     /// An MPTCP connection.
     Capable(Version),
+    /// An MPTCP connection that offers explicit tokens.
+    Explicit,
     /// A further subflow of the connection with this token.
     Join(Token),
 }

@@ -76,6 +76,7 @@ pub(super) fn decide<F: Frames>(
         SynKind::Plain => decide::open(slot, FlowState::SynPlain, isn, over, cx),
         SynKind::Capable(Version::V0) => decide::open(slot, FlowState::SynCapableV0, isn, over, cx),
         SynKind::Capable(Version::V1) => decide::open(slot, FlowState::SynCapableV1, isn, over, cx),
+        SynKind::Explicit => decide::open(slot, FlowState::SynExplicit, isn, over, cx),
         SynKind::Join(token) => join(slot, token, over, frames, index, guard, cx),
     }
 }
@@ -84,7 +85,7 @@ pub(super) fn decide<F: Frames>(
 fn admitted(slot: &Slot, kind: SynKind, guard: &mut Guard, cx: &Context<'_>) -> Option<SynKind> {
     let capable = match kind {
         SynKind::Join(_) => return Some(kind),
-        SynKind::Capable(_) => true,
+        SynKind::Capable(_) | SynKind::Explicit => true,
         SynKind::Plain => false,
     };
     match guard.open(guard::network(&slot.parsed.flow, cx), capable, cx) {

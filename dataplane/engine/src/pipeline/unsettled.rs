@@ -16,7 +16,7 @@ use packet::{Capable, Join, Key, Options, Token, Version};
 use super::classify::Held;
 use super::fast::Fast;
 use super::opening::{self, Opening};
-use super::{Context, Slot, classify, decide};
+use super::{Context, Slot, classify, decide, explicit};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::flow_table::Found;
 use crate::frames::{Frames, places};
@@ -97,15 +97,10 @@ fn foreseen(slot: &Slot, cx: &Context<'_>) -> Option<(Token, u64)> {
 /// Decides a packet of a known flow that is not settled, or that ends it.
 #[inline(never)]
 pub(super) fn decide(slot: &mut Slot, found: &Found, frame: &[u8], cx: &Context<'_>) {
-    let options = classify::options_of(&slot.parsed, frame);
-    classify::count_malformed(options.malformed, cx);
-    let flags = slot.parsed.tcp.flags;
     let entry = found.entry;
-
-    let mut next = if flags.rst() || flags.fin() {
-        close(&entry, &options, cx)
-    } else {
-        advance(slot, &entry, &options, cx)
+    let mut next = match explicit::advance(slot, &entry, frame, cx) {
+        Some(next) => next,
+        None => after(slot, &entry, frame, cx),
     };
     next.tick = cx.now;
     // Also while it opens and ends: what is written as seen now counts as compared now.
@@ -117,6 +112,14 @@ pub(super) fn decide(slot: &mut Slot, found: &Found, frame: &[u8], cx: &Context<
         cx.counters.add(Counter::FlowMoved, 1);
     }
     slot.forward(Reason::Flow, entry.backend);
+}
+
+/// The entry after a packet that is judged by the options of RFC 8684.
+fn after(slot: &mut Slot, entry: &FlowEntry, frame: &[u8], cx: &Context<'_>) -> FlowEntry {
+    let options = classify::options_of(&slot.parsed, frame);
+    classify::count_malformed(options.malformed, cx);
+    let flags = slot.parsed.tcp.flags;
+    if flags.rst() || flags.fin() { close(entry, &options, cx) } else { advance(slot, entry, &options, cx) }
 }
 
 /// The entry after FIN or RST.
@@ -155,7 +158,9 @@ fn advance(slot: &mut Slot, entry: &FlowEntry, options: &Options, cx: &Context<'
     let state = match entry.state {
         FlowState::SynPlain => FlowState::Plain,
         FlowState::SynCapableV0 => return await_key(slot, entry, Version::V0, options, cx),
-        FlowState::SynCapableV1 => return await_key(slot, entry, Version::V1, options, cx),
+        FlowState::SynCapableV1 | FlowState::SynExplicit => {
+            return await_key(slot, entry, Version::V1, options, cx);
+        }
         FlowState::SynJoin if matches!(options.join, Some(Join::Ack { .. })) => {
             cx.counters.add(Counter::JoinEstablished, 1);
             FlowState::Joined

@@ -1,5 +1,6 @@
 //! The golden table: what a row is, and the configuration all rows share.
 
+mod explicit;
 mod frame;
 mod icmp;
 mod join;
@@ -80,6 +81,8 @@ pub mod port {
     pub const CIPHER: u16 = 8014;
     /// VIP both: the same pool, by learned tokens, then by ranges.
     pub const BOTH: u16 = 8015;
+    /// VIP explicit: the same pool, learning, both kinds of explicit tokens understood.
+    pub const EXPLICIT: u16 = 8016;
     /// VIP dns: UDP, pool web-servers.
     pub const DNS: u16 = 53;
 }
@@ -243,6 +246,7 @@ pub fn all(family: Family) -> Vec<Row> {
         learn::rows,
         join::rows,
         map::rows,
+        explicit::rows,
         frame::rows,
         icmp::rows,
         kernel::rows,
@@ -306,6 +310,7 @@ impl Scene {
             },
         ]);
         commands.extend(map::vips());
+        commands.push(explicit::vip());
         let ports = [
             ("web", port::WEB),
             ("tls", port::TLS),
@@ -324,6 +329,7 @@ impl Scene {
             ("map", port::MAP),
             ("cipher", port::CIPHER),
             ("both", port::BOTH),
+            ("explicit", port::EXPLICIT),
             ("dns", port::DNS),
         ];
         commands.extend(ports.iter().flat_map(|(vip, port)| services(vip, 9, *port)));

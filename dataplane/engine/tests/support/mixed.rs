@@ -1,7 +1,7 @@
 //! Traffic of every kind from a small universe, so that everything meets everything: few clients, few ports, few
 //! keys, all kinds of VIPs, and frames that are broken in any place.
 
-use ipc::message::{BackendState, Command, Forward, Handles, Protocol, Steering, UnknownToken};
+use ipc::message::{BackendState, Command, Forward, Handles, Protocol, Scheme, Steering, UnknownToken};
 use packet::build::{PORT_MAC, PacketBuilder, packet};
 use packet::{Address, Family, Flow, Key, Token, Version};
 
@@ -38,6 +38,15 @@ pub fn world() -> World {
         commands.push(vip_with(text, pool, forward, learn, unknown));
         commands.extend(services(text, if port == 0 { 10 } else { 9 }, port));
     }
+    // One that goes by more than learned tokens.
+    commands.push(Command::PutVip {
+        name: name("hash"),
+        pool: name("one"),
+        protocol: Protocol::Tcp,
+        forward: dsr,
+        steering: Steering { external_tokens: true, ..Steering::by([Scheme::Learn, Scheme::TokenMap]) },
+        unknown_token: UnknownToken::Hash,
+    });
     commands.push(Command::PutVip {
         name: name("dns"),
         pool: name("two"),
