@@ -5,7 +5,7 @@
 
 use ipc::counter::Counter;
 use ipc::id::BackendId;
-use ipc::limits::BURST;
+use ipc::limits::{BURST, MAX_PORTS};
 use ipc::reason::Reason;
 use packet::{Flow, Token};
 
@@ -22,17 +22,17 @@ use crate::lifetimes::{Class as EvictClass, Room};
 use crate::token_table::Learn;
 use crate::verdict::Action;
 
-/// Decides a whole burst: which packets need no further stage.
+/// Decides a whole burst: which packets need no further stage, and by which ports those leave.
 pub(super) fn burst<F: Frames>(
     slots: &mut [Slot],
-    fast: &mut [Fast],
-    openings: &[Opening],
+    (fast, openings): (&mut [Fast], &[Opening]),
     held: Held,
     frames: &mut F,
     guard: &mut Guard,
+    leaving: &mut [u64; MAX_PORTS],
     cx: &Context<'_>,
 ) -> Decided {
-    let mut tally = Tally::new();
+    let mut tally = Tally::new(leaving);
     let mut index = fast::run(fast, 0, frames, &mut tally, cx);
     // What comes next may change what was looked up ahead.
     fast.iter_mut().skip(index + 1).for_each(Fast::lose);

@@ -222,7 +222,7 @@ pub(super) fn run<F: Frames>(
     fast: &mut [Fast],
     from: usize,
     frames: &mut F,
-    tally: &mut Tally,
+    tally: &mut Tally<'_>,
     cx: &Context<'_>,
 ) -> usize {
     for (index, fast) in fast.iter_mut().enumerate().skip(from) {
@@ -268,7 +268,13 @@ impl Fast {
 
     /// The third pass: writes the headers and counts. `false`: nothing was done, and the packet goes the general way.
     #[inline(always)]
-    fn forward<F: Frames>(&self, frames: &mut F, index: usize, tally: &mut Tally, cx: &Context<'_>) -> bool {
+    fn forward<F: Frames>(
+        &self,
+        frames: &mut F,
+        index: usize,
+        tally: &mut Tally<'_>,
+        cx: &Context<'_>,
+    ) -> bool {
         let backend = BackendId(self.backend);
         let Some(route) = cx.snapshot.routes().get(self.service.routes, backend) else { return false };
         if self.len > route.room {

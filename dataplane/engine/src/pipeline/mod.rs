@@ -154,9 +154,10 @@ impl Pipeline {
         if lost != 0 {
             held = unsettled::foresee(slots, fast, openings, held, lost, frames, cx);
         }
-        let decided = decide::burst(slots, fast, openings, held, frames, &mut self.guard, cx);
+        let mut leaving = [0; MAX_PORTS];
+        let decided = decide::burst(slots, (fast, openings), held, frames, &mut self.guard, &mut leaving, cx);
         let others = ones(count) & !decided.fast & !decided.opened;
-        let (mut leaving, mut punted) = (decided.leaving, 0);
+        let mut punted = 0;
         if others != 0 {
             rewrite::burst(slots, others, frames, &mut self.allowance, cx);
             count::burst(slots, others, frames, cx);

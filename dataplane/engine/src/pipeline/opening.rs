@@ -204,7 +204,7 @@ pub(super) fn decide<F: Frames>(
     frames: &mut F,
     index: usize,
     guard: &mut Guard,
-    tally: &mut Tally,
+    tally: &mut Tally<'_>,
     cx: &Context<'_>,
 ) -> Came {
     let outcome = match opening.what {
@@ -253,7 +253,7 @@ impl Opening {
         &self,
         state: FlowState,
         guard: &mut Guard,
-        tally: &mut Tally,
+        tally: &mut Tally<'_>,
         cx: &Context<'_>,
     ) -> Option<Outcome> {
         let spot = self.spot.as_ref().filter(|spot| cx.tables.flows.is_absent(spot))?;
@@ -268,7 +268,13 @@ impl Opening {
 
     /// A join of a flow that is in no line: to the owner of its token.
     #[inline]
-    fn join(&self, fast: &Fast, guard: &mut Guard, tally: &mut Tally, cx: &Context<'_>) -> Option<Outcome> {
+    fn join(
+        &self,
+        fast: &Fast,
+        guard: &mut Guard,
+        tally: &mut Tally<'_>,
+        cx: &Context<'_>,
+    ) -> Option<Outcome> {
         let spot = self.spot.as_ref().filter(|spot| cx.tables.flows.is_absent(spot))?;
         let vip = cx.snapshot.vip(VipId(fast.service.vip))?;
         let belongs = |backend| cx.snapshot.backend(backend).is_some_and(|known| known.pool == vip.pool);
@@ -308,7 +314,7 @@ impl Opening {
 
 /// Enters a flow that is in no line.
 #[inline(always)]
-fn enter(spot: &Spot, entry: FlowEntry, reason: Reason, tally: &mut Tally, cx: &Context<'_>) -> Outcome {
+fn enter(spot: &Spot, entry: FlowEntry, reason: Reason, tally: &mut Tally<'_>, cx: &Context<'_>) -> Outcome {
     Outcome::sent(match cx.tables.flows.enter_first_line(spot, entry) {
         Some(Inserted::New(_)) => {
             tally.inserted += 1;

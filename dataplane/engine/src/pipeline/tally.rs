@@ -14,7 +14,7 @@ use super::fast::Fast;
 /// What the packets of a burst that do not go the general way add to counters that they share, and which of them leave
 /// by which port.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct Tally<'a> {
     /// The packets that were sent, as bits.
     done: u64,
     /// Those that went the way of what opens to its end, sent or dropped.
@@ -32,12 +32,13 @@ pub(super) struct Tally {
     run: u32,
     /// What was counted before this run.
     before: (u64, u64),
-    leaving: [u64; MAX_PORTS],
+    leaving: &'a mut [u64; MAX_PORTS],
 }
 
-impl Tally {
-    /// Nothing yet.
-    pub(super) const fn new() -> Self {
+impl<'a> Tally<'a> {
+    /// Nothing yet; which packets leave by which port goes to `leaving`.
+    #[inline]
+    pub(super) const fn new(leaving: &'a mut [u64; MAX_PORTS]) -> Self {
         Self {
             done: 0,
             opened: 0,
@@ -49,7 +50,7 @@ impl Tally {
             bytes: 0,
             run: 0,
             before: (0, 0),
-            leaving: [0; MAX_PORTS],
+            leaving,
         }
     }
 
@@ -105,9 +106,9 @@ impl Tally {
         cx.counters.add(Counter::RxBytes, bytes);
     }
 
-    /// Counts what is left. Which packets went the fast way to its end and which that of what opens, and by which ports
-    /// they leave.
-    pub(super) fn end(mut self, cx: &Context<'_>) -> Decided {
+    /// Counts what is left. Which packets went the fast way to its end and which that of what opens.
+    #[inline]
+    pub(super) fn end(&mut self, cx: &Context<'_>) -> Decided {
         if self.done != 0 {
             self.next_run(0, cx);
             let packets = u64::from(self.done.count_ones());
@@ -117,16 +118,18 @@ impl Tally {
         }
         // One whose entry was made may still have been handed over to be sent.
         if self.opened | self.inserted != 0 {
-            let counts = [
-                (Counter::CapableSyn, self.capable),
-                (Counter::JoinSyn, self.joins),
-                (Counter::FlowInserted, self.inserted),
-            ];
-            cx.counters.reason(Reason::Hash, self.hashed);
-            cx.counters.reason(Reason::Token, self.joined);
-            counts.into_iter().for_each(|(counter, amount)| cx.counters.add(counter, amount));
+            self.count_openings(cx);
         }
-        Decided { fast: self.done & !self.opened, opened: self.opened, leaving: self.leaving }
+        Decided { fast: self.done & !self.opened, opened: self.opened }
+    }
+
+    #[inline(never)]
+    fn count_openings(&self, cx: &Context<'_>) {
+        cx.counters.reason(Reason::Hash, self.hashed);
+        cx.counters.reason(Reason::Token, self.joined);
+        cx.counters.add(Counter::CapableSyn, self.capable);
+        cx.counters.add(Counter::JoinSyn, self.joins);
+        cx.counters.add(Counter::FlowInserted, self.inserted);
     }
 }
 
@@ -137,6 +140,4 @@ pub(super) struct Decided {
     pub(super) fast: u64,
     /// Those that went the way of what opens to its end: their verdicts are in their slots.
     pub(super) opened: u64,
-    /// Of both, by which ports they leave.
-    pub(super) leaving: [u64; MAX_PORTS],
 }
