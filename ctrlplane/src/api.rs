@@ -187,7 +187,11 @@ async fn add(Shared(api): Shared<Arc<Api>>, body: Body<AddBackend>) -> Answer<Ch
     let Json(request) = body?;
     let weight = request.weight.unwrap_or(100);
     let name = parse_name(&request.name)?;
-    let backend = overrides::backend(name, &request.address, request.mac.as_deref(), weight).map_err(bad)?;
+    let backend = overrides::backend(name, &request.address, request.mac.as_deref(), weight)
+        .and_then(|backend| {
+            overrides::with_endpoint(backend, request.endpoint_port, &request.endpoint_address)
+        })
+        .map_err(bad)?;
     api.change(|config, overrides| {
         let pool = the_pool(config, request.pool.as_deref())?;
         config.check_backend(&pool, &backend)?;

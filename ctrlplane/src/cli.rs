@@ -99,7 +99,7 @@ pub enum BackendCommand {
     List,
     /// Add one.
     #[command(
-        override_usage = "weftctl backend add [POOL] NAME --address ADDRESS [--address ADDRESS] [--mac MAC] [--weight WEIGHT]"
+        override_usage = "weftctl backend add [POOL] NAME --address ADDRESS [--address ADDRESS] [--mac MAC] [--weight WEIGHT] [--endpoint-port PORT] [--endpoint-address ADDRESS]..."
     )]
     Add(AddArgs),
     /// Give one no new connections; those it has go on, joins included.
@@ -140,6 +140,15 @@ pub enum BackendCommand {
         #[arg(long)]
         wait: bool,
     },
+    /// Print what its server is to be told so that clients join at its own port or address: sysctl and `ip mptcp` lines.
+    ///
+    /// Everything that is no command is a comment: the output may be piped to a shell on the server.
+    #[command(override_usage = "weftctl backend commands [POOL] NAME [--pool POOL]")]
+    Commands {
+        /// Which.
+        #[command(flatten)]
+        backend: BackendName,
+    },
     /// Give one another weight, 0 to 1000. 0 takes no new connections.
     #[command(override_usage = "weftctl backend weight [POOL] NAME WEIGHT")]
     Weight {
@@ -175,4 +184,10 @@ pub struct AddArgs {
     /// Its share of new connections, 0 to 1000.
     #[arg(long, default_value_t = 100)]
     pub weight: u32,
+    /// Its own port on the VIPs' addresses, for joins, where a VIP of the pool steers by endpoint.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub endpoint_port: Option<u16>,
+    /// Its own address towards clients, for joins; twice for one of each family.
+    #[arg(long, value_name = "ADDRESS")]
+    pub endpoint_address: Vec<IpAddr>,
 }

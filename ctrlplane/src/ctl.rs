@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{AddArgs, BackendCommand, BackendName, VipCommand, WeftctlCli, WeftctlCommand};
 use crate::client::{self, ClientError, RUNTIME_DIR, SOCKET};
+use crate::endpoint;
 use crate::print;
 use crate::view::*;
 use crate::wait::{self, End, Goal, Waiting};
@@ -171,6 +172,7 @@ impl Ctl {
                 }
                 self.say_changed(&changed);
             }
+            BackendCommand::Commands { backend } => self.commands(backend).await?,
             BackendCommand::Weight { names } => self.weight(names).await?,
         }
         Ok(ExitCode::SUCCESS)
@@ -264,8 +266,25 @@ impl Ctl {
             address: args.address.clone(),
             mac: args.mac.clone(),
             weight: Some(args.weight),
+            endpoint_port: args.endpoint_port,
+            endpoint_address: args.endpoint_address.clone(),
         };
         self.change("/v1/backends", &body).await
+    }
+
+    /// What a backend's server is to be told, from what Weft goes by now.
+    async fn commands(&self, backend: &BackendName) -> Result<(), Failed> {
+        let (pool, name) = named(backend)?;
+        let (vips, backends): (Vec<VipRow>, Vec<BackendRow>) =
+            (self.get("/v1/vips").await?, self.get("/v1/backends").await?);
+        let commands = endpoint::commands(&vips, &backends, pool.as_deref(), &name)
+            .map_err(|sentence| Failed::Client(ClientError::Refused(sentence)))?;
+        if self.json {
+            print_json(&json!(commands));
+        } else {
+            say(&commands.text());
+        }
+        Ok(())
     }
 
     async fn weight(&self, names: &[String]) -> Result<(), Failed> {

@@ -18,6 +18,7 @@ pub mod control;
 pub mod ctl;
 pub mod deadline;
 mod doctor;
+pub mod endpoint;
 pub mod neighbour;
 pub mod overrides;
 pub mod print;

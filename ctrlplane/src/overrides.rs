@@ -276,3 +276,23 @@ pub fn backend(name: Name, addresses: &[IpAddr], mac: Option<&str>, weight: u32)
     }
     Ok(backend)
 }
+
+/// A backend with a port and addresses of its own for joins: at most one address of each family, each one that a host
+/// may have.
+pub fn with_endpoint(backend: Backend, port: Option<u16>, addresses: &[IpAddr]) -> Result<Backend, String> {
+    if port == Some(0) {
+        return Err("0 is no port number; they go from 1 to 65535".to_owned());
+    }
+    let mut handles = Handles { endpoint_port: port, ..backend.handles };
+    for address in addresses {
+        config::parse_address(&address.to_string()).map_err(|reason| format!("\"{address}\" {reason}"))?;
+        let second = match *address {
+            IpAddr::V4(v4) => handles.endpoint4.replace(v4).is_some(),
+            IpAddr::V6(v6) => handles.endpoint6.replace(v6).is_some(),
+        };
+        if second {
+            return Err("two endpoint addresses of one family; give at most one of each".to_owned());
+        }
+    }
+    Ok(Backend { handles, ..backend })
+}

@@ -117,6 +117,8 @@ pub fn vips(rows: &[VipRow]) -> String {
 pub fn backends(rows: &[BackendRow]) -> String {
     let header =
         ["pool", "name", "address", "mac", "weight", "state", "flows", "tokens", "packets", "bytes", "from"];
+    let has_endpoints = rows.iter().any(|row| !endpoint(row).is_empty());
+    let header = header.into_iter().chain(has_endpoints.then_some("endpoint")).collect::<Vec<_>>();
     let mut table = table(&header, &[4, 6, 7, 8, 9]);
     for row in rows {
         let mac = match (&row.mac, &row.via) {
@@ -131,7 +133,7 @@ pub fn backends(rows: &[BackendRow]) -> String {
             (false, true) => "weftctl",
             (false, false) => "file",
         };
-        table.add_row([
+        let cells = [
             row.pool.clone(),
             row.name.clone(),
             row.address.join(","),
@@ -143,9 +145,16 @@ pub fn backends(rows: &[BackendRow]) -> String {
             number(row.packets),
             number(row.bytes),
             from.to_owned(),
-        ]);
+        ];
+        table.add_row(cells.into_iter().chain(has_endpoints.then(|| endpoint(row))));
     }
     text(&table)
+}
+
+/// Where a backend's joins go: `:20001`, `fd99::a1`, or both.
+fn endpoint(row: &BackendRow) -> String {
+    let port = row.endpoint_port.map(|port| format!(":{port}"));
+    port.into_iter().chain(row.endpoint_address.iter().cloned()).collect::<Vec<_>>().join(",")
 }
 
 /// A backend's state in a word or two: `draining`, `active, no MAC`, `removed, 2m left`.

@@ -125,6 +125,9 @@ impl State {
         if backend.weight > MAX_WEIGHT {
             return Err(Refusal::BadWeight);
         }
+        if !backend.handles.has_right_endpoint() {
+            return Err(Refusal::BadAddress);
+        }
         let count: usize = self.pools.values().map(BTreeMap::len).sum();
         let backends = self.pools.get_mut(&pool).ok_or(Refusal::UnknownPool)?;
         // Id 0 is never given.

@@ -7,7 +7,7 @@ use config::Config;
 use ipc::counter::Counter;
 use ipc::counters::{CounterReader, Gauge, GaugeReader, LinkCounter, PortGauge, Traffic};
 use ipc::id::{BackendId, VipId};
-use ipc::message::{BackendState, Event, Name, Presence};
+use ipc::message::{BackendState, Event, Handles, Name, Presence};
 use ipc::reason::Reason;
 
 use crate::agents::{self, Agents};
@@ -16,7 +16,7 @@ use crate::session::LinkView;
 use crate::view::*;
 
 /// Counters about tokens, keys and joins, in the order they are shown.
-const TOKEN_COUNTERS: [Counter; 15] = [
+const TOKEN_COUNTERS: &[Counter] = &[
     Counter::CapableSyn,
     Counter::TokenLearned,
     Counter::KeyRepeated,
@@ -32,6 +32,10 @@ const TOKEN_COUNTERS: [Counter; 15] = [
     Counter::JoinSyn,
     Counter::JoinEstablished,
     Counter::JoinHashed,
+    Counter::EndpointJoin,
+    Counter::EndpointNoJoin,
+    Counter::EndpointTokenElsewhere,
+    Counter::EndpointIgnored,
 ];
 
 /// The part of the status that the data plane's segment tells.
@@ -169,6 +173,8 @@ pub(crate) fn backends(control: &Control, view: Option<&LinkView>) -> Vec<Backen
                 mac: backend.mac.or(resolved).map(config::format_mac),
                 mac_resolved: resolved.is_some(),
                 via: gateway.map(|way| way.address.to_string()),
+                endpoint_port: backend.handles.endpoint_port,
+                endpoint_address: endpoint_addresses(&backend.handles),
                 weight: backend.weight,
                 state: known.map(|known| known.state.to_string()),
                 deadline_seconds: None,
@@ -197,6 +203,7 @@ fn removed(view: &LinkView) -> impl Iterator<Item = BackendRow> {
             weight,
             flows,
             tokens,
+            handles,
             presence,
             deadline,
             ..
@@ -213,6 +220,8 @@ fn removed(view: &LinkView) -> impl Iterator<Item = BackendRow> {
             mac: mac.map(config::format_mac),
             mac_resolved: false,
             via: None,
+            endpoint_port: handles.endpoint_port,
+            endpoint_address: endpoint_addresses(&handles),
             weight,
             state: Some(presence.to_string()),
             deadline_seconds: deadline,
@@ -223,6 +232,12 @@ fn removed(view: &LinkView) -> impl Iterator<Item = BackendRow> {
             bytes: Some(traffic.bytes),
         })
     })
+}
+
+/// A backend's own addresses towards clients, IPv4 first.
+fn endpoint_addresses(handles: &Handles) -> Vec<String> {
+    let addresses = [handles.endpoint4.map(IpAddr::V4), handles.endpoint6.map(IpAddr::V6)];
+    addresses.iter().flatten().map(ToString::to_string).collect()
 }
 
 fn records(view: Option<&LinkView>) -> &[Event] {

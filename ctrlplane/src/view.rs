@@ -144,6 +144,10 @@ pub struct BackendRow {
     pub mac_resolved: bool,
     /// The gateway whose MAC that is, where the backend is behind one.
     pub via: Option<String>,
+    /// Its own port on the addresses of VIPs, for joins.
+    pub endpoint_port: Option<u16>,
+    /// Its own addresses towards clients, for joins.
+    pub endpoint_address: Vec<String>,
     /// Share of new connections.
     pub weight: u32,
     /// `active`, `draining` or `down`; `removed` (its connections keep it) or `deleted` (nothing reaches it, its
@@ -218,6 +222,12 @@ pub struct AddBackend {
     pub mac: Option<String>,
     /// Share of new connections.
     pub weight: Option<u32>,
+    /// Its own port on the addresses of VIPs, for joins.
+    #[serde(default)]
+    pub endpoint_port: Option<u16>,
+    /// Its own addresses towards clients, for joins; at most one of each family.
+    #[serde(default)]
+    pub endpoint_address: Vec<std::net::IpAddr>,
 }
 
 /// `POST /v1/backends/remove`.

@@ -10,7 +10,7 @@ use std::path::Path;
 use ipc::message::Name;
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Overrides, OverridesError, backend};
+use super::{Change, Overrides, OverridesError, backend, with_endpoint};
 use crate::deadline::Deadline;
 
 /// Version of the file's form that is written. Version 1 knew no draining and no deadlines; it is read, too.
@@ -41,6 +41,10 @@ enum StoredKind {
         weight: u32,
         #[serde(default)]
         draining: bool,
+        #[serde(default)]
+        endpoint_port: Option<u16>,
+        #[serde(default)]
+        endpoint_address: Vec<IpAddr>,
     },
     Removed {
         #[serde(default)]
@@ -108,6 +112,8 @@ fn store(((pool, name), change): (&(Name, Name), &Change)) -> StoredChange {
             mac: backend.mac.map(config::format_mac),
             weight: backend.weight,
             draining: *draining,
+            endpoint_port: backend.handles.endpoint_port,
+            endpoint_address: backend.endpoint_addresses().collect(),
         },
         Change::Removed { deadline } => StoredKind::Removed { deadline: deadline.clone() },
         Change::Gone { deadline } => StoredKind::Gone { deadline: deadline.clone() },
@@ -120,9 +126,10 @@ fn restore(stored: StoredChange) -> Result<((Name, Name), Change), String> {
     let name = |text: &str| text.parse::<Name>().map_err(|error| error.to_string());
     let key = (name(&stored.pool)?, name(&stored.name)?);
     let change = match stored.change {
-        StoredKind::Added { address, mac, weight, draining } => {
+        StoredKind::Added { address, mac, weight, draining, endpoint_port, endpoint_address } => {
             config::check_weight(weight)?;
-            Change::Added { backend: backend(key.1, &address, mac.as_deref(), weight)?, draining }
+            let backend = backend(key.1, &address, mac.as_deref(), weight)?;
+            Change::Added { backend: with_endpoint(backend, endpoint_port, &endpoint_address)?, draining }
         }
         StoredKind::Removed { deadline } => Change::Removed { deadline },
         StoredKind::Gone { deadline } => Change::Gone { deadline },

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipc::message::Name;
 
+use crate::endpoint::Trouble;
 use crate::model::{Backend, Config};
 use crate::reach::{Way, obstacle};
 use crate::schema::{Kind, backend as key};
@@ -42,7 +43,20 @@ impl Config {
                 return Err(format!("the backend {obstacle}"));
             }
         }
-        Ok(())
+        self.check_backend_endpoint(pool.name, backend)
+    }
+
+    /// Whether its endpoint is its own, and there where it is needed. Troubles of others are none of its business.
+    fn check_backend_endpoint(&self, pool: Name, backend: &Backend) -> Result<(), String> {
+        let mut with = self.clone();
+        for pool in with.pools.iter_mut().filter(|other| other.name == pool) {
+            pool.backends.push(backend.clone());
+        }
+        let own = |trouble: &Trouble| trouble.pool == pool && trouble.backend == backend.name;
+        match with.endpoint_troubles().into_iter().find(own) {
+            Some(trouble) => Err(format!("the backend {}", trouble.sentence)),
+            None => Ok(()),
+        }
     }
 
     fn check_backend_addresses(&self, addresses: &[IpAddr]) -> Result<(), String> {

@@ -16,6 +16,7 @@
 mod agents;
 mod check;
 mod commands;
+mod endpoint;
 mod lifetimes;
 mod model;
 mod pool;

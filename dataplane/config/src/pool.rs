@@ -1,6 +1,6 @@
 //! Reads pools and backends, wherever they stand.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipc::message::{Handles, Name};
 
@@ -25,7 +25,12 @@ pub(crate) struct BackendDraft {
     /// Whether `mac` is given, right or wrong.
     pub has_mac: bool,
     pub weight: u32,
+    /// By what else it is found; its endpoint stands apart.
     pub handles: Handles,
+    /// Its own port on the addresses of VIPs.
+    pub endpoint_port: Option<u16>,
+    /// Its own addresses towards clients.
+    pub endpoint_addresses: Vec<At<IpAddr>>,
     /// The whole table, to point at when something between tables is wrong.
     pub span: Span,
 }
@@ -72,6 +77,10 @@ fn read_backend(table: &Table<'_>, report: &mut Report<'_>) -> BackendDraft {
     let weight = table.integer(&key::WEIGHT, report).and_then(|weight| u32::try_from(weight.value).ok());
     let number = table.given(&key::NUMBER).and_then(|_| table.integer(&key::NUMBER, report));
     let number = number.and_then(|number| u16::try_from(number.value).ok());
+    let endpoint_port = table.integer(&key::ENDPOINT_PORT, report);
+    let endpoint_addresses = table.texts(&key::ENDPOINT_ADDRESS, report);
+    let endpoint_addresses = read_all(endpoint_addresses, report, parse_address);
+    pair(&endpoint_addresses, key::ENDPOINT_ADDRESS.name, report);
     BackendDraft {
         name,
         addresses,
@@ -79,6 +88,8 @@ fn read_backend(table: &Table<'_>, report: &mut Report<'_>) -> BackendDraft {
         has_mac,
         weight: weight.unwrap_or_default(),
         handles: Handles { number, ..Handles::default() },
+        endpoint_port: endpoint_port.and_then(|port| u16::try_from(port.value).ok()),
+        endpoint_addresses,
         span: table.span.clone(),
     }
 }
@@ -140,21 +151,27 @@ pub(crate) fn build(draft: PoolDraft) -> Option<Pool> {
 }
 
 fn build_backend(draft: BackendDraft) -> Option<Backend> {
-    let find = |v4: bool| draft.addresses.iter().map(|address| address.value).find(|ip| ip.is_ipv4() == v4);
-    let address4 = match find(true) {
-        Some(IpAddr::V4(address)) => Some(address),
-        _ => None,
-    };
-    let address6 = match find(false) {
-        Some(IpAddr::V6(address)) => Some(address),
-        _ => None,
-    };
+    let (address4, address6) = split(&draft.addresses);
+    let (endpoint4, endpoint6) = split(&draft.endpoint_addresses);
     Some(Backend {
         name: draft.name?.value,
         address4,
         address6,
         mac: draft.mac,
         weight: draft.weight,
-        handles: draft.handles,
+        handles: Handles { endpoint_port: draft.endpoint_port, endpoint4, endpoint6, ..draft.handles },
     })
+}
+
+/// The first address of each family.
+fn split(addresses: &[At<IpAddr>]) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let v4 = addresses.iter().find_map(|address| match address.value {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = addresses.iter().find_map(|address| match address.value {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
+    });
+    (v4, v6)
 }

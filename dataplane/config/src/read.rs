@@ -7,9 +7,10 @@ use ipc::limits;
 use ipc::message::Name;
 use toml::de::DeTable;
 
+use crate::endpoint::Trouble;
 use crate::model::Config;
 use crate::pool::{self, PoolDraft};
-use crate::problem::{Problem, Report, Span};
+use crate::problem::{At, Problem, Report, Span};
 use crate::schema;
 use crate::table::Table;
 use crate::{agents, port, vip};
@@ -97,9 +98,27 @@ fn read<'t>(document: &'t DeTable<'t>, report: &mut Report<'_>) -> Option<Config
     if root.given(&schema::AGENTS_KEY).is_none() {
         vip::check_agents(&vips, report);
     }
+    let spans = spans(&pools);
     let pools = pools.into_iter().map(pool::build).collect::<Option<_>>()?;
     let vips = vips.into_iter().map(vip::build).collect::<Option<_>>()?;
-    Some(Config { dataplane: dataplane?, pools, vips, agents })
+    let config = Config { dataplane: dataplane?, pools, vips, agents };
+    if report.is_clean() {
+        for Trouble { pool, backend, sentence } in config.endpoint_troubles() {
+            let span = spans.get(&(pool, backend)).cloned().unwrap_or_default();
+            report.problem(&span, format!("backend `{backend}` {sentence}"));
+        }
+    }
+    Some(config)
+}
+
+/// Where each backend stands.
+fn spans(pools: &[PoolDraft]) -> HashMap<(Name, Name), Span> {
+    let named = |name: &Option<At<Name>>| name.as_ref().map(|name| name.value);
+    let all = pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+    all.filter_map(|(pool, backend)| {
+        Some(((named(&pool.name)?, named(&backend.name)?), backend.span.clone()))
+    })
+    .collect()
 }
 
 fn check_pools(pools: &[PoolDraft], report: &mut Report<'_>) {

@@ -181,7 +181,7 @@ pub mod backend {
     pub const SECTION: Section = Section {
         header: "[[pool.backend]]",
         meaning: "A machine that serves the pool's VIPs. `[[vip.backend]]` takes the same keys.",
-        keys: &[NAME, ADDRESS, MAC, WEIGHT, NUMBER],
+        keys: &[NAME, ADDRESS, MAC, WEIGHT, NUMBER, ENDPOINT_PORT, ENDPOINT_ADDRESS],
     };
     /// `name`.
     pub const NAME: Key = Key {
@@ -223,6 +223,24 @@ pub mod backend {
         default: Without::Otherwise("no number"),
         meaning: "What the backend is called in tokens that are encrypted: the server puts it into every token it makes. \
                   Unique in its pool. Needed where a VIP of the pool has `token_map = \"cipher\"`.",
+    };
+    /// `endpoint_port`.
+    pub const ENDPOINT_PORT: Key = Key {
+        name: "endpoint_port",
+        kind: Kind::Integer { min: 1, max: 65_535 },
+        default: Without::Otherwise("none"),
+        meaning: "The backend's own port on the addresses of VIPs that steer by `\"endpoint\"`: joins to it go to this \
+                  backend. The server announces it; `weftctl backend commands` prints how.",
+    };
+    /// `endpoint_address`.
+    pub const ENDPOINT_ADDRESS: Key = Key {
+        name: "endpoint_address",
+        kind: Kind::Texts("an IP address"),
+        default: Without::Otherwise("none"),
+        meaning: "The backend's own addresses towards clients, at most one of each family, for VIPs that steer by \
+                  `\"endpoint\"`: joins to them, at the VIP's ports, go to this backend. Routed to Weft as VIPs are, \
+                  and borne by the backend alone. The backend's own `address` may stand here, too: joins then pass \
+                  Weft by.",
     };
 }
 
@@ -307,17 +325,32 @@ pub mod mptcp {
     pub const SECTION: Section = Section {
         header: "[vip.mptcp]",
         meaning: "How joins (second subflows) find the backend that holds their connection.",
-        keys: &[STEERING, UNKNOWN_TOKEN, TOKEN_MAP, CIPHER_KEY_EVEN, CIPHER_KEY_ODD, EXPLICIT_TOKENS],
+        keys: &[
+            STEERING,
+            UNKNOWN_TOKEN,
+            TOKEN_MAP,
+            CIPHER_KEY_EVEN,
+            CIPHER_KEY_ODD,
+            EXPLICIT_TOKENS,
+            WRONG_ENDPOINT,
+        ],
     };
     /// `steering`.
     pub const STEERING: Key = Key {
         name: "steering",
-        kind: Kind::Choices(&[now("learn"), later("endpoint"), now("token-map"), now("agent")]),
+        kind: Kind::Choices(&[
+            now("learn"),
+            now("endpoint"),
+            now("token-map"),
+            now("agent"),
+            later("chosen-key"),
+        ]),
         default: Without::List("learn"),
         meaning: "In order of preference: what the first does not know, the next is asked. `\"learn\"` takes tokens from \
                   the handshakes that pass by. `\"agent\"` takes them from the agents on the backends (`[agents]`), also \
                   where the handshake passed another appliance. `\"token-map\"` reads the backend from the token itself, \
-                  which servers choose so that it says who they are. See steering.md. `[]` turns steering by token off: \
+                  which servers choose so that it says who they are. `\"endpoint\"`: servers ask clients to join at a port \
+                  or an address of their own (`endpoint_port`, `endpoint_address`). See steering.md. `[]` turns steering by token off: \
                   joins go where the hash of their own addresses says, and with several backends most are refused.",
     };
     /// `token_map`.
@@ -361,5 +394,13 @@ pub mod mptcp {
         meaning: "What becomes of a join whose token is unknown or claimed by two backends: `drop` (TCP sends it \
                   again, and by then the token may be known), `reset` (the client is told at once), `hash` (it goes \
                   to the backend the hash chooses).",
+    };
+    /// `wrong_endpoint`.
+    pub const WRONG_ENDPOINT: Key = Key {
+        name: "wrong_endpoint",
+        kind: Kind::Choice(&[now("reset"), now("drop"), now("forward")]),
+        default: Without::Text("reset"),
+        meaning: "What a SYN to a backend's own port or address gets that is no join, or a join whose connection is \
+                  known to live elsewhere: `reset` (it is answered with RST), `drop`, `forward` (that backend judges).",
     };
 }

@@ -1,6 +1,6 @@
 //! Reads how a VIP steers joins: the schemes in order of preference, and what each of them needs.
 
-use ipc::message::{Scheme, Secret, Steering, TokenMap};
+use ipc::message::{Scheme, Secret, Steering, TokenMap, WrongEndpoint};
 
 use crate::pool::PoolDraft;
 use crate::problem::{Report, Span};
@@ -42,6 +42,11 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> SteeringDraft 
             "`token_map` is \"cipher\" without a key; give `cipher_key_even` or `cipher_key_odd`",
         );
     }
+    steering.wrong_endpoint = match table.choice(&key::WRONG_ENDPOINT, report).map(|word| word.value) {
+        Some("drop") => WrongEndpoint::Drop,
+        Some("forward") => WrongEndpoint::Forward,
+        _ => WrongEndpoint::Reset,
+    };
     SteeringDraft { steering, span: table.span.clone() }
 }
 

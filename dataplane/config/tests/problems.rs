@@ -271,7 +271,10 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     (
         r#"steering = ["learn"]"#,
         r#"steering = ["endpoint"]"#,
-        &[r#"36:13: `steering` "endpoint" is not yet available in this version; there is "learn", "token-map" and "agent""#],
+        &[
+            r#"16:1: backend `b1` has no endpoint, but VIP `web` steers by "endpoint"; give it a port of its own by `endpoint_port`, or an address by `endpoint_address`"#,
+            r#"22:1: backend `b2` has no endpoint, but VIP `web` steers by "endpoint"; give it a port of its own by `endpoint_port`, or an address by `endpoint_address`"#,
+        ],
     ),
     (
         r#"steering = ["learn"]"#,
@@ -300,12 +303,12 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     (
         r#"steering = ["learn"]"#,
         r#"steering = ["lern"]"#,
-        &[r#"36:13: `steering` "lern" is unknown; there is "learn", "token-map" and "agent""#],
+        &[r#"36:13: `steering` "lern" is unknown; there is "learn", "endpoint", "token-map" and "agent""#],
     ),
     (
         r#"steering = ["learn"]"#,
         r#"steering = "learn""#,
-        &[r#"36:12: `steering` is a string; give a list of "learn", "token-map" and "agent""#],
+        &[r#"36:12: `steering` is a string; give a list of "learn", "endpoint", "token-map" and "agent""#],
     ),
     (
         r#"unknown_token = "drop""#,

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod endpoint;
 pub mod flow_entry;
 mod flow_rules;
 pub mod flow_table;

@@ -316,6 +316,9 @@ impl Model {
         if spec.weight > MAX_WEIGHT {
             return Err((Refusal::BadWeight, spec.name));
         }
+        if !spec.handles.has_right_endpoint() {
+            return Err((Refusal::BadAddress, spec.name));
+        }
         let ids: BTreeSet<u16> =
             self.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| backend.id.0)).collect();
         let pool = self.pool_mut(pool)?;
@@ -484,6 +487,13 @@ mod tests {
             (service("v", "255.255.255.255", 80), Refusal::BadAddress, "v"),
             (with(|backend| backend.weight = MAX_WEIGHT + 1), Refusal::BadWeight, "b"),
             (with(|backend| backend.address4 = None), Refusal::NoAddress, "b"),
+            (with(|backend| backend.handles.endpoint_port = Some(0)), Refusal::BadAddress, "b"),
+            (with(|backend| backend.handles.endpoint4 = Some(Ipv4Addr::BROADCAST)), Refusal::BadAddress, "b"),
+            (
+                with(|backend| backend.handles.endpoint6 = Some(Ipv6Addr::UNSPECIFIED)),
+                Refusal::BadAddress,
+                "b",
+            ),
         ];
         for (command, refusal, about) in cases {
             let batch = [pool("other"), command, pool("p")];

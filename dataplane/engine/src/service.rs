@@ -8,7 +8,7 @@ use core::hash::{BuildHasherDefault, Hash, Hasher};
 
 use hashbrown::HashMap;
 use ipc::id::VipId;
-use packet::{Address, Family};
+use packet::{Address, Family, Flow};
 
 /// Address, port (0: any) and IP protocol of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,15 @@ pub struct ServiceKey {
     pub protocol: u8,
     /// An IPv6 packet to the v4-mapped form of a VIP's IPv4 address is not for the VIP.
     pub family: Family,
+}
+
+impl ServiceKey {
+    /// Where a flow's packets go.
+    #[inline]
+    pub fn of(flow: &Flow) -> Self {
+        let (address, port) = (flow.destination, flow.destination_port);
+        Self { address, port, protocol: flow.protocol, family: flow.family }
+    }
 }
 
 impl Hash for ServiceKey {

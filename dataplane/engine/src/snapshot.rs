@@ -17,6 +17,8 @@ use ipc::message::{BackendState, Forward, Name, Protocol, Scheme, Secret, Steeri
 use packet::{Address, Drafts, Family, Flow};
 use steering::cipher::Ciphers;
 
+pub use crate::endpoint::Endpoint;
+use crate::endpoint::Endpoints;
 use crate::hash::HashKey;
 use crate::maglev::Maglev;
 use crate::model::Model;
@@ -174,7 +176,9 @@ pub struct Snapshot {
     configured: bool,
     services: Services,
     any_port: bool,
-    /// Every address of a VIP, whatever its ports.
+    /// What belongs to one backend alone.
+    endpoints: Endpoints,
+    /// Every address of a VIP or of an endpoint, whatever the ports.
     addresses: HashSet<(Address, Family)>,
     /// Where UDP fragments to an address go: they have no ports. `None` where its UDP VIPs differ in pool or way of
     /// forwarding, so that nobody can tell.
@@ -210,6 +214,7 @@ impl Snapshot {
             configured: false,
             services: Services::default(),
             any_port: false,
+            endpoints: Endpoints::default(),
             addresses: HashSet::new(),
             fragments: HashMap::new(),
             vips: Vec::new(),
@@ -264,6 +269,8 @@ impl Snapshot {
             put(&mut next.vips, usize::from(vip.id.0), Vip::of_model(vip, pool));
             next.map_tokens(self, model, vip, pool);
         }
+        next.endpoints = Endpoints::of_model(model);
+        next.addresses.extend(next.endpoints.addresses());
         next.note_moved_services(self, now_ms);
         next.find_routes();
         next
@@ -348,13 +355,7 @@ impl Snapshot {
     /// The VIP a flow's packets are for, by exact port first, then by any.
     #[inline]
     pub fn service(&self, flow: &Flow) -> Option<VipId> {
-        let key = ServiceKey {
-            address: flow.destination,
-            port: flow.destination_port,
-            protocol: flow.protocol,
-            family: flow.family,
-        };
-        self.service_at(&key)
+        self.service_at(&ServiceKey::of(flow))
     }
 
     #[inline]
@@ -366,12 +367,17 @@ impl Snapshot {
         self.services.get(&ServiceKey { port: 0, ..*key }).copied()
     }
 
+    /// Whose endpoint a flow's packets are for, where they are for no service.
+    pub fn endpoint(&self, flow: &Flow) -> Option<Endpoint> {
+        self.endpoints.at(&ServiceKey::of(flow))
+    }
+
     /// Whether a flow's packets are addressed to a VIP, on whatever port.
     pub fn is_vip_address(&self, flow: &Flow) -> bool {
         self.has_vip_address(flow.destination, flow.family)
     }
 
-    /// Whether a VIP has this address.
+    /// Whether a VIP has this address, or a backend has it towards a VIP's clients.
     pub fn has_vip_address(&self, address: Address, family: Family) -> bool {
         self.addresses.contains(&(address, family))
     }

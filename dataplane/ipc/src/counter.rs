@@ -100,6 +100,15 @@ names! {
         /// Handshakes whose token was read instead of hashed.
         ExplicitToken = "explicit_token",
 
+        /// Joins to a backend's own port or address.
+        EndpointJoin = "endpoint_join",
+        /// SYNs without MP_JOIN to a backend's own port or address: nobody is to open a connection there.
+        EndpointNoJoin = "endpoint_no_join",
+        /// Joins to a backend's own port or address whose token an established owner elsewhere holds.
+        EndpointTokenElsewhere = "endpoint_token_elsewhere",
+        /// Joins to the address that all backends share, of a VIP whose backends announce their own.
+        EndpointIgnored = "endpoint_ignored",
+
         /// Packets too big whose sender was not told, since enough were told in this second.
         IcmpLimited = "icmp_limited",
 

@@ -18,6 +18,9 @@ pub const MAX_BACKENDS: usize = 4096;
 /// The largest number of a backend in encrypted tokens and in timestamps, where it has twelve bits. 0 is nobody's.
 pub const MAX_NUMBER: u16 = 4095;
 
+/// Pairs of address and port that belong to one backend alone, at most: more endpoints than that are nobody's.
+pub const MAX_ENDPOINTS: usize = 65_536;
+
 /// Pools at most.
 pub const MAX_POOLS: usize = 256;
 

@@ -18,12 +18,16 @@ names! {
         Related = "related",
         /// A UDP fragment: Maglev chose by addresses and protocol alone, so that all fragments of a datagram meet.
         Fragment = "fragment",
+        /// What comes to a port or address of one backend's own went to that backend, without state.
+        Endpoint = "endpoint",
         /// An ARP request for an address of the port, or of a VIP in its networks, was answered.
         Arp = "arp",
         /// A neighbour solicitation for an address of the port, or of a VIP in its networks, was answered.
         Neighbour = "neighbour",
         /// A SYN with MP_JOIN of an unknown token was answered with RST, as the VIP's policy asks.
         TokenReset = "token_reset",
+        /// A SYN that is wrong at a backend's own port or address was answered with RST, as the VIP's policy asks.
+        EndpointReset = "endpoint_reset",
         /// An ICMP echo request to a VIP, or to the port, was answered.
         Echo = "echo",
         /// The packet was larger than the port's MTU once encapsulated: its sender was told the size that fits.
@@ -65,6 +69,8 @@ names! {
         UnknownToken = "unknown_token",
         /// A SYN with MP_JOIN whose token two backends claim with equal right.
         AmbiguousToken = "ambiguous_token",
+        /// A SYN to a backend's own port or address that is no join, or a join whose connection is known to be elsewhere.
+        WrongEndpoint = "wrong_endpoint",
         /// A SYN with MP_JOIN of a token that had more joins within a tick than any connection has subflows.
         JoinRate = "join_rate",
         /// An ICMP error to a VIP that names no flow of it, or an echo request that is damaged or cannot be answered.

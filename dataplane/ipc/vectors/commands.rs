@@ -57,6 +57,14 @@ fn weighted(pool: &str, text: &str, weight: u32) -> Command {
     }
 }
 
+fn reached_by(pool: &str, text: &str, handles: Handles) -> Command {
+    let Command::PutBackend { pool, name, address4, address6, mac, weight, state, .. } = backend(pool, text)
+    else {
+        unreachable!("it is one");
+    };
+    Command::PutBackend { pool, name, address4, address6, mac, weight, state, handles }
+}
+
 fn drained(pool: &str, text: &str) -> Command {
     let Command::PutBackend { pool, name, address4, address6, mac, weight, .. } = backend(pool, text) else {
         unreachable!("it is one");
@@ -239,6 +247,8 @@ type Refused = (&'static str, Vec<Command>, Vec<Command>, u32, Refusal);
 fn refusals() -> Vec<Refused> {
     let row = |what, batch, place, refusal| (what, small(), batch, place, refusal);
     let at = |address| vec![service("v", address, 81)];
+    let no_port = Handles { endpoint_port: Some(0), ..Handles::default() };
+    let no_host = Handles { endpoint4: Some(Ipv4Addr::BROADCAST), ..Handles::default() };
     vec![
         row("a backend of no pool", vec![backend("q", "b")], 0, Refusal::UnknownPool),
         row("the first that cannot hold", vec![pool("q"), no_vip("w"), no_vip("x")], 1, Refusal::UnknownVip),
@@ -268,6 +278,8 @@ fn refusals() -> Vec<Refused> {
         row("the broadcast address", at("255.255.255.255"), 0, Refusal::BadAddress),
         row("a weight too great", vec![weighted("p", "b", MAX_WEIGHT + 1)], 0, Refusal::BadWeight),
         row("a backend without an address", vec![homeless("p", "b")], 0, Refusal::NoAddress),
+        row("an endpoint of no port", vec![reached_by("p", "b", no_port)], 0, Refusal::BadAddress),
+        row("an endpoint of no host", vec![reached_by("p", "b", no_host)], 0, Refusal::BadAddress),
         row("a VIP without its pool, as a whole", vec![vip("v", "q")], 1, Refusal::UnknownPool),
         row(
             "a service of two VIPs, as a whole",

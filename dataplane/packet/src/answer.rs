@@ -12,7 +12,7 @@ mod too_big;
 use crate::arp::{self, Arp};
 use crate::flow::{Address, Family, Flow};
 use crate::icmp6::{self, Solicitation};
-use crate::mptcp::{ResetReason, TcpRst};
+use crate::mptcp::TcpRst;
 use crate::parse::{Kind, Parsed};
 use crate::tcp::{self, Flags};
 use crate::{checksum, ethernet, ipv4, ipv6};
@@ -28,6 +28,12 @@ pub const ANSWER_MAX: usize = ethernet::HEADER_LEN
     + LINK_LAYER_OPTION_LEN;
 
 const LINK_LAYER_OPTION_LEN: usize = 8;
+
+/// Bytes of a TCP segment that is nothing but a header.
+const RESET_LEN: usize = 20;
+
+/// Bytes of MP_TCPRST.
+const TCPRST_LEN: usize = 4;
 
 /// A whole frame, padded to the shortest Ethernet allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,17 +142,10 @@ pub fn neighbour_advertisement(frame: &[u8], parsed: &Parsed, mac: [u8; 6]) -> O
     Some(answer.padded())
 }
 
-/// The RST that answers a SYN, with the reason in an MP_TCPRST; `None` if the frame is no SYN.
+/// The RST that answers a SYN, with what is `told` in an MP_TCPRST; `None` if the frame is no SYN.
 ///
-/// `transient` tells the client that another try may succeed.
-pub fn tcp_reset(
-    frame: &[u8],
-    parsed: &Parsed,
-    mac: [u8; 6],
-    transient: bool,
-    reason: ResetReason,
-) -> Option<Answer> {
-    const SEGMENT_LEN: u16 = 24;
+/// Who opened no subflow is told nothing: the option is MPTCP's.
+pub fn tcp_reset(frame: &[u8], parsed: &Parsed, mac: [u8; 6], told: Option<TcpRst>) -> Option<Answer> {
     if parsed.kind != Kind::Tcp || !parsed.tcp.flags.opens() || parsed.tcp.flags.rst() {
         return None;
     }
@@ -163,16 +162,22 @@ pub fn tcp_reset(
     // The SYN takes one number, its data and FIN the rest (RFC 9293 section 3.10.7.1).
     let fin = u32::from(parsed.tcp.flags.fin());
     let ack = parsed.tcp.seq.wrapping_add(1).wrapping_add(u32::from(parsed.payload_len())).wrapping_add(fin);
-    let mut segment = [0; SEGMENT_LEN as usize];
+    let mut segment = [0; RESET_LEN + TCPRST_LEN];
+    segment[12] = 5 << 4;
+    let mut len = RESET_LEN;
+    if let Some(told) = told {
+        segment[12] = 6 << 4;
+        segment[RESET_LEN..].copy_from_slice(&told.to_bytes());
+        len += TCPRST_LEN;
+    }
     segment[..2].copy_from_slice(&flow.source_port.to_be_bytes());
     segment[2..4].copy_from_slice(&flow.destination_port.to_be_bytes());
     segment[8..12].copy_from_slice(&ack.to_be_bytes());
-    segment[12] = 6 << 4;
     segment[13] = Flags::RST.with(Flags::ACK).0;
-    segment[20..].copy_from_slice(&TcpRst { transient, reason }.to_bytes());
-    let checksum = checksum::transport(&flow, &segment);
+    let checksum = checksum::transport(&flow, segment.get(..len)?);
     segment[16..18].copy_from_slice(&checksum.to_be_bytes());
 
+    let payload_len = u16::try_from(len).ok()?;
     let mut answer = Answer::to_sender(frame, parsed, mac)?;
     match flow.family {
         Family::V4 => {
@@ -183,7 +188,7 @@ pub fn tcp_reset(
                 tos: 0,
                 dont_fragment: true,
                 identification: 0,
-                payload_len: SEGMENT_LEN,
+                payload_len,
             };
             answer.push(&header.to_bytes()?)?;
         }
@@ -194,12 +199,12 @@ pub fn tcp_reset(
                 next_header: tcp::PROTOCOL,
                 traffic_class: 0,
                 flow_label: 0,
-                payload_len: SEGMENT_LEN,
+                payload_len,
             };
             answer.push(&header.to_bytes())?;
         }
     }
-    answer.push(&segment)?;
+    answer.push(segment.get(..len)?)?;
     Some(answer.padded())
 }
 
@@ -235,11 +240,13 @@ fn ipv4_header_len(frame: &[u8], parsed: &Parsed) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::build::{CLIENT_MAC, PacketBuilder, packet};
+    use crate::mptcp::ResetReason;
     use crate::parse;
     use crate::tcp_option::options;
     use crate::token::Token;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 2, 1];
+    const TRANSIENT: Option<TcpRst> = Some(TcpRst { transient: true, reason: ResetReason::MPTCP });
     const ASKER: [u8; 16] = [0xfd, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     const PORT: [u8; 16] = [0xfd, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0x54];
 
@@ -324,9 +331,7 @@ mod tests {
         for packet in [packet().ipv4([192, 0, 2, 7], [10, 9, 9, 9]), packet().vlan(4).ipv6(ASKER, PORT)] {
             let packet = join(packet);
             let asked = ask(&packet, |_, parsed| *parsed);
-            let answer =
-                ask(&packet, |frame, parsed| tcp_reset(frame, parsed, MAC, true, ResetReason::MPTCP))
-                    .unwrap();
+            let answer = ask(&packet, |frame, parsed| tcp_reset(frame, parsed, MAC, TRANSIENT)).unwrap();
             let bytes = answer.bytes();
             let parsed = parse(bytes, bytes.len());
             assert_eq!(parsed.kind, Kind::Tcp);
@@ -354,17 +359,29 @@ mod tests {
     #[test]
     fn a_reset_acknowledges_the_syns_data_too() {
         let syn = packet().tcp(1, 2).syn(1000).payload(&[0; 15]);
-        let answer =
-            ask(&syn, |frame, parsed| tcp_reset(frame, parsed, MAC, false, ResetReason::RESOURCES)).unwrap();
+        let told = Some(TcpRst { transient: false, reason: ResetReason::RESOURCES });
+        let answer = ask(&syn, |frame, parsed| tcp_reset(frame, parsed, MAC, told)).unwrap();
         let parsed = parse(answer.bytes(), answer.bytes().len());
         assert_eq!(parsed.tcp.ack, 1016);
         assert_eq!(parsed.tcp_options(answer.bytes()), [0x1e, 4, 0x80, 2]);
     }
 
     #[test]
+    fn who_speaks_no_mptcp_is_reset_without_an_option() {
+        let syn = packet().tcp(1, 2).syn(1000);
+        let answer = ask(&syn, |frame, parsed| tcp_reset(frame, parsed, MAC, None)).unwrap();
+        let bytes = answer.bytes();
+        let parsed = parse(bytes, bytes.len());
+        assert_eq!((parsed.kind, parsed.tcp.ack), (Kind::Tcp, 1001));
+        assert_eq!(parsed.tcp_options(bytes), []);
+        let segment = &bytes[usize::from(parsed.l4)..usize::from(parsed.end)];
+        assert_eq!((segment.len(), checksum::transport(&parsed.flow, segment)), (20, 0));
+    }
+
+    #[test]
     fn only_a_syn_from_one_host_to_one_host_is_reset() {
         let reset = |packet: &PacketBuilder| {
-            ask(packet, |frame, parsed| tcp_reset(frame, parsed, MAC, true, ResetReason::MPTCP)).is_some()
+            ask(packet, |frame, parsed| tcp_reset(frame, parsed, MAC, TRANSIENT)).is_some()
         };
         let tcp = packet().tcp(1, 2);
         assert!(reset(&tcp.clone().syn(1)));

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use crate::balancer::{self, Balancer, Binaries, Forward};
 use crate::counters::Kernel;
+use crate::endpoints::Endpoint;
 use crate::replay::{self, Capture};
 use crate::report::{self, BackendRow, Report, Run};
 use crate::topology::{Family, Lab, Plan};
 use crate::traffic::client::{self, Client};
-use crate::{Error, Result, faults_demo, interrupt, stand};
+use crate::{Error, Result, endpoint_demo, faults_demo, interrupt, stand};
 
 /// Where the shipped programs are, when not beside `weft-lab`.
 const BINARIES: &str = "WEFT_BIN_DIR";
@@ -33,14 +34,20 @@ pub struct Options {
     /// How many MPTCP connections; with very few, luck may fail the demo.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=2000))]
     pub connections: u16,
+    /// How joins are steered: by tokens that are learned, or by ports or addresses of the servers' own.
+    #[arg(long, default_value = "learn", value_parser = ["learn", "endpoint"])]
+    pub steering: String,
+    /// What servers announce with `--steering endpoint`; without it a port over IPv4, an address over IPv6.
+    #[arg(long, value_enum, requires = "steering")]
+    pub endpoint: Option<Endpoint>,
     /// Write everything that was measured to this file, as JSON.
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
     /// Kill, drain and flood under the connections instead.
-    #[arg(long, conflicts_with = "keep")]
+    #[arg(long, conflicts_with_all = ["keep", "steering"])]
     pub faults: bool,
     /// Leave the lab up until Ctrl-C, and say how to enter it.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "steering")]
     pub keep: bool,
 }
 
@@ -59,6 +66,9 @@ impl Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     if options.faults {
         return faults_demo::run(options);
+    }
+    if options.steering == "endpoint" {
+        return endpoint_demo::run(options);
     }
     interrupt::catch()?;
     let start = Instant::now();

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::balancer::{Forward, Options};
+use crate::endpoints::{self, Endpoint};
 use crate::topology::{Appliance, BALANCER_INTERFACE, Backend, Family, MTU, PORT, PROBE_PORT};
 
 /// The pool of the web VIP.
@@ -100,12 +101,14 @@ pub struct Member {
     pub mac: bool,
     /// `weight`.
     pub weight: u16,
+    /// What clients are told to join at, if anything.
+    pub endpoint: Option<Endpoint>,
 }
 
 impl Member {
     /// Server `number` under its own name.
     pub fn new(number: u8) -> Self {
-        Self { name: format!("b{number}"), number, addresses: None, mac: true, weight: 100 }
+        Self { name: format!("b{number}"), number, addresses: None, mac: true, weight: 100, endpoint: None }
     }
 }
 
@@ -124,15 +127,15 @@ pub struct Vip {
     pub pool: String,
     /// How packets reach the backends.
     pub forward: Forward,
-    /// Whether tokens steer joins.
-    pub steering: bool,
+    /// `steering`: how joins are steered.
+    pub steering: Vec<&'static str>,
 }
 
 impl Vip {
     /// A VIP of both families in front of the web servers.
     pub fn new(name: &str, protocol: &'static str, port: u16, forward: Forward) -> Self {
         let (addresses, pool) = ([Family::V4, Family::V6].map(Family::vip).into(), POOL.to_owned());
-        Self { name: name.to_owned(), addresses, port, protocol, pool, forward, steering: true }
+        Self { name: name.to_owned(), addresses, port, protocol, pool, forward, steering: vec!["learn"] }
     }
 }
 
@@ -150,7 +153,7 @@ impl Document {
             dataplane: String::new(),
             port: Port::usual(),
             pools: vec![Pool { name: POOL.to_owned(), backends }],
-            vips: vec![Vip { steering: !options.no_steering, ..web }],
+            vips: vec![if options.no_steering { Vip { steering: Vec::new(), ..web } } else { web }],
         }
     }
 
@@ -188,6 +191,16 @@ impl Document {
         let another = Vip::new("another", "tcp", 9000, forward);
         changed.vips.insert(0, Vip { pool: "another".to_owned(), ..another });
         changed
+    }
+
+    /// The web VIP steers by these schemes, and every web server has an endpoint of this kind.
+    pub fn steer_by(&mut self, schemes: &[&'static str], endpoint: Endpoint) {
+        if let Some(web) = self.vips.iter_mut().find(|vip| vip.port == PORT) {
+            web.steering = schemes.to_vec();
+        }
+        for member in self.members().into_iter().flatten() {
+            member.endpoint = Some(endpoint);
+        }
     }
 
     /// What the web servers' pool is called.
@@ -245,6 +258,17 @@ impl Pool {
             if member.mac {
                 let _ = writeln!(text, "mac     = \"{}\"", Backend::mac(member.number));
             }
+            match member.endpoint {
+                Some(Endpoint::Port) => {
+                    let _ = writeln!(text, "endpoint_port = {}", endpoints::port(member.number));
+                }
+                Some(Endpoint::Address) => {
+                    let own =
+                        [Family::V4, Family::V6].map(|family| endpoints::address(family, member.number));
+                    let _ = writeln!(text, "endpoint_address = [{}]", list(&own));
+                }
+                None => {}
+            }
             text.push('\n');
         }
     }
@@ -269,7 +293,7 @@ impl Vip {
             self.forward.name(),
         );
         if self.protocol == "tcp" {
-            let steering = if self.steering { "\"learn\"" } else { "" };
+            let steering = list(&self.steering);
             let _ = write!(text, "[vip.mptcp]\nsteering = [{steering}]\nunknown_token = \"drop\"\n\n");
         }
     }

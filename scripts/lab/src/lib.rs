@@ -18,6 +18,8 @@ pub mod counters;
 pub mod demo;
 pub mod document;
 pub mod ecmp;
+pub mod endpoint_demo;
+pub mod endpoints;
 pub mod error;
 pub mod faults;
 pub mod faults_demo;

@@ -41,6 +41,7 @@ pub const LATE_PATHS: u8 = 6;
 
 const DECAP_SOURCE: &str = include_str!("../xdp/decap.c");
 const TAG_SOURCE: &str = include_str!("../xdp/tag.c");
+const UNFLAG_SOURCE: &str = include_str!("../xdp/unflag.c");
 
 /// The address family of the client's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -263,6 +264,18 @@ impl Lab {
         Ok(())
     }
 
+    /// Makes the client's kernel join the address it connected to even where the server asked it not to.
+    pub fn ignore_flag_c(&self) -> Result<()> {
+        let program = build_bpf(self.session.dir(), "unflag", UNFLAG_SOURCE)?.display().to_string();
+        for interface in ["c0", "c1"] {
+            self.client.run("tc", &["qdisc", "add", "dev", interface, "clsact"])?;
+            let words =
+                ["filter", "add", "dev", interface, "ingress", "bpf", "da", "obj", &program, "sec", "unflag"];
+            self.client.run("tc", &words)?;
+        }
+        Ok(())
+    }
+
     /// A file of the run.
     pub fn file(&self, name: &str) -> PathBuf {
         self.session.dir().join(name)
@@ -387,8 +400,17 @@ fn make_client(run: &str, switch: &Namespace) -> Result<Namespace> {
 /// The VIP over both interfaces; the first is preferred, the second serves sockets bound to its interface, as the
 /// kernel's path manager binds those of an endpoint that names one.
 fn client_routes(verb: &str, via: [String; 2], via6: impl Fn(u8) -> String) -> String {
+    routes(verb, [Family::V4, Family::V6].map(Family::vip), via, via6)
+}
+
+/// The same to another pair of addresses, IPv4 and IPv6.
+pub(crate) fn routes(
+    verb: &str,
+    [v4, v6]: [IpAddr; 2],
+    via: [String; 2],
+    via6: impl Fn(u8) -> String,
+) -> String {
     let [first, second] = via;
-    let (v4, v6) = (Family::V4.vip(), Family::V6.vip());
     format!(
         "route {verb} {v4} via {first} dev c0 src 10.0.1.1 metric 100\n\
          route {verb} {v4} via {second} dev c1 src 10.0.2.1 metric 200\n\

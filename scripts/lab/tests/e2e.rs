@@ -66,6 +66,8 @@ fn pass(machine: &Machine, forward: Forward, ip: &str, steering: bool) -> Run {
         forward,
         ip: ip.to_owned(),
         connections: u16::try_from(CONNECTIONS).unwrap(),
+        steering: "learn".to_owned(),
+        endpoint: None,
         report: None,
         faults: false,
         keep: false,

@@ -122,7 +122,8 @@ fn reasons() -> String {
             | Reason::Token
             | Reason::TokenMap
             | Reason::Related
-            | Reason::Fragment => "forward",
+            | Reason::Fragment
+            | Reason::Endpoint => "forward",
             _ if reason.is_drop() => "drop",
             _ => "local",
         };

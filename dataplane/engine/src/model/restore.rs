@@ -57,6 +57,7 @@ impl Model {
                 let is_addressed = backend.address4.is_some() || backend.address6.is_some();
                 must(is_addressed, "a backend without an address", backend.name)?;
                 must(backend.weight <= MAX_WEIGHT, "a weight that cannot be", backend.name)?;
+                must(backend.handles.has_right_endpoint(), "an endpoint that cannot be", backend.name)?;
                 let is_dated = backend.deadline.is_none() || backend.presence == Presence::Removed;
                 must(is_dated, "a deadline of one that is not removed", backend.name)?;
                 must(!(pool.removed && backend.is_present()), "present in a removed pool", backend.name)?;

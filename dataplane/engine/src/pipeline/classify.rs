@@ -9,7 +9,7 @@ use packet::{Flags, Kind, Malformed, Opening, Options, Parsed};
 
 use super::fast::{self, Fast};
 use super::opening::Opening as Opens;
-use super::{Class, Context, Slot, SynKind, explicit, other};
+use super::{Class, Context, Slot, SynKind, endpoint, explicit, other};
 use crate::frames::{Frames, places};
 use crate::snapshot::Port;
 use crate::verdict::Verdict;
@@ -80,6 +80,9 @@ fn service(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) {
     }
     let flow = &slot.parsed.flow;
     let Some(vip) = cx.snapshot.service(flow) else {
+        if endpoint::find(slot, frame, cx) {
+            return;
+        }
         return other::leave_to_kernel(slot, port, Reason::NotVip, cx);
     };
     slot.verdict.vip = Some(vip);
@@ -94,7 +97,7 @@ fn service(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) {
 
 /// What a SYN opens, by its options. Asks for the token's line where it joins.
 #[inline(never)]
-fn syn(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) -> SynKind {
+pub(super) fn syn(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) -> SynKind {
     let bytes = slot.parsed.tcp_options(frame);
     if explicit::is_offered(slot, bytes, cx) {
         return SynKind::Explicit;

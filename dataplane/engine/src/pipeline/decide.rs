@@ -14,7 +14,7 @@ use super::fast::{self, Fast};
 use super::guard::Guard;
 use super::opening::{self, Came, Opening};
 use super::tally::{Decided, Tally};
-use super::{Class, Context, Slot, classify, syn, unsettled};
+use super::{Class, Context, Slot, classify, endpoint, syn, unsettled};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::flow_table::{Found, Inserted};
 use crate::frames::Frames;
@@ -63,6 +63,7 @@ fn one<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, guard: &mut Gua
         Class::Decided => {}
         Class::Tcp => tcp(slot, frames.bytes(index), cx),
         Class::Syn(kind) => syn::decide(slot, kind, frames, index, guard, cx),
+        Class::Endpoint(backend, kind) => endpoint::decide(slot, backend, kind, frames, index, cx),
         Class::Udp => udp(slot, cx),
         Class::Fragment => fragment(slot, cx),
         Class::Related => related(slot, cx),

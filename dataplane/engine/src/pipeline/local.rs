@@ -1,10 +1,10 @@
 //! What Weft answers itself: ARP, neighbour solicitations, echo requests, and, where a VIP asks for it, joins of
-//! unknown tokens. Whether to answer is decided elsewhere.
+//! unknown tokens and SYNs that are wrong at a backend's endpoint. Whether to answer is decided elsewhere.
 //!
 //! Each answer replaces the frame it answers and leaves by the port the frame came from, under the same VLAN tags.
 //! Every function says whether it answered; where it did not, the frame is as it was.
 
-use packet::{Parsed, ResetReason, answer, ethernet};
+use packet::{Parsed, TcpRst, answer, ethernet};
 
 use super::Context;
 use crate::frames::Frames;
@@ -48,16 +48,15 @@ pub(super) fn answer_echo<F: Frames>(
     answer::echo_reply(frames.bytes_mut(index), parsed, mac)
 }
 
-/// Answers a join of an unknown token with RST and MP_TCPRST: reason 1 (MPTCP-specific), transient, since the
-/// token may be known a moment later (RFC 8684 sections 3.2 and 3.6).
+/// Answers a SYN with RST and, where its sender speaks MPTCP, MP_TCPRST (RFC 8684 sections 3.2 and 3.6).
 pub(super) fn answer_reset<F: Frames>(
     parsed: &Parsed,
+    told: Option<TcpRst>,
     frames: &mut F,
     index: usize,
     cx: &Context<'_>,
 ) -> bool {
     let frame = frames.bytes(index);
-    let reset =
-        own_mac(frame, cx).and_then(|mac| answer::tcp_reset(frame, parsed, mac, true, ResetReason::MPTCP));
+    let reset = own_mac(frame, cx).and_then(|mac| answer::tcp_reset(frame, parsed, mac, told));
     reset.is_some_and(|reset| frames.replace(index, reset.bytes()))
 }

@@ -16,6 +16,7 @@
 mod classify;
 mod count;
 mod decide;
+mod endpoint;
 mod explicit;
 mod fast;
 mod guard;
@@ -69,6 +70,8 @@ enum Class {
     Decided,
     /// A SYN to a VIP.
     Syn(SynKind),
+    /// A SYN to a port or address that belongs to this backend alone.
+    Endpoint(BackendId, SynKind),
     /// Any other TCP packet to a VIP.
     Tcp,
     /// A UDP packet to a VIP.

@@ -13,7 +13,7 @@ use packet::icmp6::Solicitation;
 use packet::{Address, Family, Flow, Kind, ParseError};
 
 use super::classify::{is_group, is_ours};
-use super::{Class, Context, Slot, local};
+use super::{Class, Context, Slot, endpoint, local};
 use crate::frames::Frames;
 use crate::snapshot::Port;
 use crate::way::family_of;
@@ -137,6 +137,9 @@ fn related(slot: &mut Slot, frame: &[u8], port: &Port, cx: &Context<'_>) {
     }
     let quoted = icmp::quoted(frame, &slot.parsed);
     let Some((flow, vip)) = quoted.and_then(|flow| Some((flow, cx.snapshot.service(&flow)?))) else {
+        if quoted.is_some_and(|flow| endpoint::related(slot, &flow, cx)) {
+            return;
+        }
         if port.owns(destination(&slot.parsed.flow)) {
             return leave_to_kernel(slot, port, Reason::BadIcmp, cx);
         }

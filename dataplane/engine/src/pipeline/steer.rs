@@ -63,8 +63,12 @@ fn ask(scheme: Scheme, token: Token, vip: &Vip, cx: &Context<'_>) -> Answer {
             }
             named.map_or(Answer::Nothing(Reason::UnknownToken), |id| Answer::Backend(id, Reason::TokenMap))
         }
-        // By where the SYN goes, which was asked before anything of the token was.
-        Scheme::Endpoint | Scheme::ChosenKey => Answer::Nothing(Reason::UnknownToken),
+        // By where the SYN goes. It came to the address that all backends share, against their servers' wish.
+        Scheme::Endpoint => {
+            cx.counters.add(Counter::EndpointIgnored, 1);
+            Answer::Nothing(Reason::UnknownToken)
+        }
+        Scheme::ChosenKey => Answer::Nothing(Reason::UnknownToken),
     }
 }
 

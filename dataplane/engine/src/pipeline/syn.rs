@@ -8,7 +8,7 @@
 use ipc::counter::Counter;
 use ipc::message::UnknownToken;
 use ipc::reason::Reason;
-use packet::{Token, Version};
+use packet::{ResetReason, TcpRst, Token, Version};
 
 use super::decide::Look;
 use super::guard::{self, Guard};
@@ -158,7 +158,9 @@ pub(super) fn orphan<F: Frames>(
         }
         UnknownToken::Reset => {
             slot.refuse(reason);
-            if local::answer_reset(&slot.parsed, frames, index, cx) {
+            // Transient: the token may be known a moment later.
+            let told = Some(TcpRst { transient: true, reason: ResetReason::MPTCP });
+            if local::answer_reset(&slot.parsed, told, frames, index, cx) {
                 slot.answer(Reason::TokenReset);
             }
         }

@@ -19,7 +19,7 @@ pub fn rows(s: &Scene) -> Vec<Row> {
 }
 
 /// An echo request of a client, or the reply to it.
-fn echo(s: &Scene, to: Address) -> PacketBuilder {
+pub fn echo(s: &Scene, to: Address) -> PacketBuilder {
     let from = client_address(s.family, 700);
     packet()
         .ip(from, to, s.family)
@@ -28,7 +28,7 @@ fn echo(s: &Scene, to: Address) -> PacketBuilder {
         .ttl(7)
 }
 
-fn reply(s: &Scene, from: Address) -> PacketBuilder {
+pub fn reply(s: &Scene, from: Address) -> PacketBuilder {
     let to = client_address(s.family, 700);
     echo(s, from).ip(from, to, s.family).ethernet(PORT_MAC, CLIENT_MAC).icmp(s.by_family(0, 129), 0).ttl(64)
 }

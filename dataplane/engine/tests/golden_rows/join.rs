@@ -201,8 +201,14 @@ fn unknown(s: &Scene) -> Vec<Row> {
     ]
 }
 
-/// The RST that answers a join, byte by byte; it is padded to 60 bytes as every short frame is.
+/// The RST that answers a join of an unknown token: MP_TCPRST, transient, reason 1.
 fn reset_of(flow: &Flow, tags: &[u8]) -> Vec<u8> {
+    reset_with(flow, tags, &[0x1e, 0x04, 0x81, 0x01])
+}
+
+/// The RST that answers a SYN, byte by byte, with these options; it is padded to 60 bytes as every short frame is.
+pub fn reset_with(flow: &Flow, tags: &[u8], options: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(20 + options.len()).unwrap();
     let mut frame = [CLIENT_MAC, PORT_MAC].concat();
     frame.extend(tags);
     let mut segment = Vec::new();
@@ -210,14 +216,13 @@ fn reset_of(flow: &Flow, tags: &[u8]) -> Vec<u8> {
     segment.extend(flow.source_port.to_be_bytes());
     segment.extend([0; 4]);
     segment.extend(ISN.wrapping_add(1).to_be_bytes());
-    segment.extend([0x60, 0x14, 0, 0, 0, 0, 0, 0]);
-    // MP_TCPRST, transient, reason 1.
-    segment.extend([0x1e, 0x04, 0x81, 0x01]);
+    segment.extend([(len / 4) << 4, 0x14, 0, 0, 0, 0, 0, 0]);
+    segment.extend(options);
     let mut pseudo = Vec::new();
     match flow.family {
         Family::V4 => {
             frame.extend(ethernet::IPV4.to_be_bytes());
-            let mut header = vec![0x45, 0, 0, 44, 0, 0, 0x40, 0, 64, 6, 0, 0];
+            let mut header = vec![0x45, 0, 0, 20 + len, 0, 0, 0x40, 0, 64, 6, 0, 0];
             header.extend(flow.destination.v4_octets());
             header.extend(flow.source.v4_octets());
             let sum = internet_checksum(&header);
@@ -228,14 +233,14 @@ fn reset_of(flow: &Flow, tags: &[u8]) -> Vec<u8> {
         }
         Family::V6 => {
             frame.extend(ethernet::IPV6.to_be_bytes());
-            frame.extend([0x60, 0, 0, 0, 0, 24, 6, 64]);
+            frame.extend([0x60, 0, 0, 0, 0, len, 6, 64]);
             frame.extend(flow.destination.v6_octets());
             frame.extend(flow.source.v6_octets());
             pseudo.extend(flow.destination.v6_octets());
             pseudo.extend(flow.source.v6_octets());
         }
     }
-    pseudo.extend([0, 6, 0, 24]);
+    pseudo.extend([0, 6, 0, len]);
     pseudo.extend(&segment);
     let sum = internet_checksum(&pseudo);
     segment[16..18].copy_from_slice(&sum.to_be_bytes());

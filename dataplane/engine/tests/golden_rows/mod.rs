@@ -1,5 +1,6 @@
 //! The golden table: what a row is, and the configuration all rows share.
 
+mod endpoint;
 mod explicit;
 mod frame;
 mod icmp;
@@ -247,6 +248,7 @@ pub fn all(family: Family) -> Vec<Row> {
         join::rows,
         map::rows,
         explicit::rows,
+        endpoint::rows,
         frame::rows,
         icmp::rows,
         kernel::rows,

@@ -4,7 +4,7 @@
 //! processes must have them, and are never shown: their `Debug` tells no byte of them.
 
 use core::fmt;
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::field::{BadMessage, Field, Reader, Writer};
 use crate::names;
@@ -224,6 +224,14 @@ pub struct Handles {
     pub endpoint4: Option<Ipv4Addr>,
     /// Its own IPv6 address towards clients.
     pub endpoint6: Option<Ipv6Addr>,
+}
+
+impl Handles {
+    /// Whether its endpoint can be one: a port that is none, or an address that no host has, is nobody's.
+    pub fn has_right_endpoint(&self) -> bool {
+        let addresses = [self.endpoint4.map(IpAddr::V4), self.endpoint6.map(IpAddr::V6)];
+        self.endpoint_port != Some(0) && addresses.into_iter().flatten().all(super::is_of_a_host)
+    }
 }
 
 impl Field for Handles {

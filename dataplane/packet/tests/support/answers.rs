@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use packet::icmp::{self, Message};
-use packet::{Family, Flow, Kind, Parsed, ResetReason, answer, parse};
+use packet::{Family, Flow, Kind, Parsed, ResetReason, TcpRst, answer, parse};
 
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 2, 1];
+const TRANSIENT: TcpRst = TcpRst { transient: true, reason: ResetReason::MPTCP };
 const MTUS: [u16; 7] = [67, 68, 576, 1279, 1280, 1400, 9000];
 
 /// RFC 1071 as its words say it: one word at a time, and a carry goes round at once.
@@ -63,7 +64,8 @@ fn small(bytes: &[u8], parsed: &Parsed) {
             advertisement,
             answer::neighbour_advertisement(bytes, parsed, MAC),
         ),
-        (Kind::Tcp, Kind::Tcp, answer::tcp_reset(bytes, parsed, MAC, true, ResetReason::MPTCP)),
+        (Kind::Tcp, Kind::Tcp, answer::tcp_reset(bytes, parsed, MAC, Some(TRANSIENT))),
+        (Kind::Tcp, Kind::Tcp, answer::tcp_reset(bytes, parsed, MAC, None)),
     ];
     for (asked, kind, answer) in answers {
         let Some(answer) = answer else { continue };
@@ -87,7 +89,8 @@ fn leaves_well(bytes: &[u8], parsed: &Parsed, reply: &[u8], read: &Parsed) {
     assert!(reply.len() >= 60);
     assert_eq!(answer::arp_reply(reply, read, MAC), None);
     assert_eq!(answer::neighbour_advertisement(reply, read, MAC), None);
-    assert_eq!(answer::tcp_reset(reply, read, MAC, true, ResetReason::MPTCP), None);
+    assert_eq!(answer::tcp_reset(reply, read, MAC, Some(TRANSIENT)), None);
+    assert_eq!(answer::tcp_reset(reply, read, MAC, None), None);
     assert!(!answer::echo_reply(&mut reply.to_vec(), read, MAC));
     assert_eq!(answer::too_big(reply, read, MAC, 68), None);
 }

@@ -115,6 +115,8 @@ pub struct Connection {
     pub backend: String,
     /// The token its MP_JOIN carried, 8 hex digits; empty when no subflow joined.
     pub join_token: String,
+    /// Where its joins went, each address and port once.
+    pub joined_at: Vec<SocketAddr>,
     /// Subflows at the end, the first included.
     pub subflows: usize,
     /// Those of them that carried payload both ways.
@@ -262,7 +264,6 @@ fn say(stage: &Stage) -> Result<()> {
 
 /// All connections, each on a thread of its own, led by this one.
 struct Fleet {
-    service: SocketAddr,
     report: Report,
     /// The client's own token of each connection that shows one, by its index.
     tokens: HashMap<u32, usize>,
@@ -275,7 +276,6 @@ impl Fleet {
     fn open(options: &Options) -> Result<Self> {
         let (sender, events) = channel();
         let mut fleet = Self {
-            service: options.service,
             report: Report {
                 connections: vec![Connection::default(); options.connections],
                 ..Report::default()
@@ -300,7 +300,7 @@ impl Fleet {
                 ports.insert(local, index);
             }
         }
-        for subflow in subflow::list(fleet.service)? {
+        for subflow in subflow::list()? {
             if let Some(index) = ports.get(&subflow.local) {
                 fleet.tokens.insert(subflow.connection, *index);
             }
@@ -348,12 +348,12 @@ impl Fleet {
 
     /// Notes the state of all subflows; returns how many of joined connections have not carried payload both ways.
     fn measure(&mut self) -> Result<usize> {
-        let subflows = subflow::list(self.service)?;
+        let subflows = subflow::list()?;
         let mut paths: HashMap<String, Path> = HashMap::new();
         for connection in &mut self.report.connections {
             (connection.subflows, connection.busy_subflows) = (0, 0);
         }
-        for Subflow { local, connection, join_token, sent, received } in subflows {
+        for Subflow { local, peer, connection, join_token, sent, received } in subflows {
             let Some(index) = self.tokens.get(&connection) else {
                 continue;
             };
@@ -362,6 +362,9 @@ impl Fleet {
             entry.busy_subflows += usize::from(sent > 0 && received > 0);
             if join_token != 0 {
                 entry.join_token = format!("{join_token:08x}");
+                if !entry.joined_at.contains(&peer) {
+                    entry.joined_at.push(peer);
+                }
             }
             let address = local.ip().to_string();
             let path = paths.entry(address.clone()).or_insert(Path { address, ..Path::default() });

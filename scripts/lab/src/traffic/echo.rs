@@ -79,7 +79,7 @@ fn one(options: &Options, seed: u64) -> io::Result<Echoed> {
     let (start, limit) = (Instant::now(), Duration::from_secs(options.join_wait));
     let mut rounds = 0;
     loop {
-        let own = own(options.service, local)?;
+        let own = own(local)?;
         let heard = own.iter().filter(|subflow| subflow.received > 0).count();
         let waits = own.len() < 2 && start.elapsed() < limit;
         if !waits && (heard == own.len() || rounds >= ROUNDS) {
@@ -95,8 +95,8 @@ fn one(options: &Options, seed: u64) -> io::Result<Echoed> {
 }
 
 /// The subflows of the connection whose first one is at `local`.
-fn own(service: SocketAddr, local: Option<SocketAddr>) -> io::Result<Vec<Subflow>> {
-    let all = subflow::list(service).map_err(io::Error::other)?;
+fn own(local: Option<SocketAddr>) -> io::Result<Vec<Subflow>> {
+    let all = subflow::list().map_err(io::Error::other)?;
     let first = all.iter().find(|subflow| Some(subflow.local) == local).map(|subflow| subflow.connection);
     Ok(all.into_iter().filter(|subflow| Some(subflow.connection) == first).collect())
 }

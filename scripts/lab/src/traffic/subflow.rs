@@ -14,6 +14,8 @@ use crate::{Result, process};
 pub struct Subflow {
     /// The client's address and port.
     pub local: SocketAddr,
+    /// The address and port it goes to: the service's, or one that a server announced.
+    pub peer: SocketAddr,
     /// The client's own token: the name of the connection.
     pub connection: u32,
     /// The backend's token, as MP_JOIN carries it; 0 on the first subflow.
@@ -24,24 +26,21 @@ pub struct Subflow {
     pub received: u64,
 }
 
-/// The established subflows of this namespace towards `service`.
-pub fn list(service: SocketAddr) -> Result<Vec<Subflow>> {
+/// The established subflows of this namespace, wherever they go.
+pub fn list() -> Result<Vec<Subflow>> {
     let output =
         process::run(Command::new("ss").args(["-H", "-O", "-t", "-n", "-i", "state", "established"]))?;
-    Ok(parse(&output, service))
+    Ok(parse(&output))
 }
 
-fn parse(output: &str, service: SocketAddr) -> Vec<Subflow> {
-    output.lines().filter_map(|line| subflow(line, service)).collect()
+fn parse(output: &str) -> Vec<Subflow> {
+    output.lines().filter_map(subflow).collect()
 }
 
-fn subflow(line: &str, service: SocketAddr) -> Option<Subflow> {
+fn subflow(line: &str) -> Option<Subflow> {
     // With one state asked for, `ss` leaves out its column: Recv-Q, Send-Q, local, peer, details.
     let mut words = line.split_whitespace().skip(2);
-    let local = address(words.next()?)?;
-    if address(words.next()?)? != service {
-        return None;
-    }
+    let (local, peer) = (address(words.next()?)?, address(words.next()?)?);
     let details: Vec<&str> = words.collect();
     let number = |name: &str| {
         let value = details.iter().find_map(|word| word.strip_prefix(name))?;
@@ -51,6 +50,7 @@ fn subflow(line: &str, service: SocketAddr) -> Option<Subflow> {
     let (remote, own) = tokens.split_once('/')?;
     Some(Subflow {
         local,
+        peer,
         connection: token(own)?,
         join_token: token(remote)?,
         sent: number("bytes_sent:").unwrap_or(0),
@@ -84,20 +84,21 @@ mod tests {
 
     #[test]
     fn a_first_and_a_joined_subflow_share_the_local_token() {
-        let subflows = parse(OUTPUT, Family::V4.service());
-        assert_eq!(subflows.len(), 2);
+        let subflows = parse(OUTPUT);
+        assert_eq!(subflows.len(), 3, "the last line is plain TCP");
         assert_eq!(subflows[0].connection, subflows[1].connection);
         assert_eq!((subflows[0].join_token, subflows[1].join_token), (0, 0x9b5));
         assert_eq!((subflows[0].sent, subflows[0].received), (1_001_000, 1_001_003));
         assert_eq!(subflows[1].local, "10.0.2.1:59891".parse().unwrap());
+        assert_eq!(subflows[1].peer, Family::V4.service());
         assert_eq!((subflows[1].sent, subflows[1].received), (0, 0));
     }
 
     #[test]
     fn an_ipv6_address_loses_its_brackets_and_interface() {
-        let subflows = parse(OUTPUT, Family::V6.service());
-        assert_eq!(subflows.len(), 1);
-        assert_eq!(subflows[0].local, "[fd00:2::1]:59892".parse().unwrap());
+        let subflows = parse(OUTPUT);
+        assert_eq!(subflows[2].local, "[fd00:2::1]:59892".parse().unwrap());
+        assert_eq!(subflows[2].peer, Family::V6.service());
     }
 
     use crate::topology::Family;
