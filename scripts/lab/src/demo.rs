@@ -13,7 +13,7 @@ use crate::replay::{self, Capture};
 use crate::report::{self, BackendRow, Report, Run};
 use crate::topology::{Family, Lab, Plan};
 use crate::traffic::client::{self, Client};
-use crate::{Error, Result, endpoint_demo, faults_demo, interrupt, stand};
+use crate::{Error, Result, agents_demo, endpoint_demo, faults_demo, interrupt, stand};
 
 /// Where the shipped programs are, when not beside `weft-lab`.
 const BINARIES: &str = "WEFT_BIN_DIR";
@@ -34,8 +34,9 @@ pub struct Options {
     /// How many MPTCP connections; with very few, luck may fail the demo.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=2000))]
     pub connections: u16,
-    /// How joins are steered: by tokens that are learned, or by ports or addresses of the servers' own.
-    #[arg(long, default_value = "learn", value_parser = ["learn", "endpoint"])]
+    /// How joins are steered: by tokens that are learned, by ports or addresses of the servers' own, or, through two
+    /// appliances, by what agents on the backends report.
+    #[arg(long, default_value = "learn", value_parser = ["learn", "endpoint", "agent"])]
     pub steering: String,
     /// What servers announce with `--steering endpoint`; without it a port over IPv4, an address over IPv6.
     #[arg(long, value_enum, requires = "steering")]
@@ -69,6 +70,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     if options.steering == "endpoint" {
         return endpoint_demo::run(options);
+    }
+    if options.steering == "agent" {
+        return agents_demo::run(options);
     }
     interrupt::catch()?;
     let start = Instant::now();

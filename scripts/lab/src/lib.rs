@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agents;
+pub mod agents_demo;
 pub mod balancer;
 pub mod bird;
 pub mod counters;

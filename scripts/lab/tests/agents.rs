@@ -6,92 +6,31 @@
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
-use weft_lab::agents::Certificates;
-use weft_lab::balancer::{Balancer, Forward, Options, Role};
-use weft_lab::document::Document;
-use weft_lab::ecmp::Ecmp;
+use weft_lab::agents_demo::{BOTH, Site, doctor};
+use weft_lab::balancer::{Balancer, Forward, Role};
 use weft_lab::interrupt;
-use weft_lab::process::{self, Task};
+use weft_lab::process;
 use weft_lab::stand::{self, LIMIT, Machine};
-use weft_lab::topology::{Appliance, Family, Lab};
+use weft_lab::topology::Family;
 use weft_lab::traffic::client::{self, Client};
 
 const CONNECTIONS: usize = 40;
-const BOTH: [Appliance; 2] = [Appliance::FIRST, Appliance::SECOND];
 
 fn machine(test: &str) -> Option<Machine> {
     Machine::take(test, env!("CARGO_BIN_EXE_weft-lab"), env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// Two appliances, with agents on every backend or without. Dropped before the lab.
-struct Site {
-    agents: Vec<Task>,
-    weft: [Balancer; 2],
-    ecmp: Ecmp,
-    lab: Lab,
+fn site(machine: &Machine, with_agents: bool) -> Site {
+    let helper = env!("CARGO_BIN_EXE_weft-lab").into();
+    Site::new(helper, &machine.binaries, Forward::L2dsr, with_agents).unwrap()
 }
 
-impl Site {
-    fn new(machine: &Machine, with_agents: bool) -> Self {
-        let lab = machine.lab(3, false).unwrap();
-        let ecmp = Ecmp::add(&lab).unwrap();
-        let first = Document::new(&Options::new(Forward::L2dsr, true), &lab.file("first"));
-        let second =
-            Document { appliance: Appliance::SECOND, runtime_dir: lab.file("second"), ..first.clone() };
-        let places = [(&lab.balancer, first), (&ecmp.peer, second)];
-        let certificates = with_agents.then(|| Certificates::make(&lab, &BOTH).unwrap());
-        let weft = places.map(|(namespace, document)| match &certificates {
-            Some(certificates) => {
-                certificates.balancer(&lab, namespace, &machine.binaries, &document).unwrap()
-            }
-            None => Balancer::start_with(&lab, namespace, &machine.binaries, &document).unwrap(),
-        });
-        let agents = certificates.map_or_else(Vec::new, |certificates| {
-            certificates.agents(&lab, &machine.binaries, &BOTH).unwrap()
-        });
-        let site = Self { agents, weft, ecmp, lab };
-        if with_agents {
-            site.wait_for_agents();
-        }
-        site.ecmp.route(&BOTH).unwrap();
-        site
-    }
-
-    /// Until each appliance has heard all there is from every backend.
-    fn wait_for_agents(&self) {
-        for weft in &self.weft {
-            let heard = interrupt::poll(LIMIT, Duration::from_millis(100), || {
-                let said = weft.ask(&["agents"])?;
-                let rows = said["agents"].as_array().cloned().unwrap_or_default();
-                let is_heard = |row: &Value| row["connected"] == true && row["dumps"].as_u64() > Some(0);
-                Ok((rows.len() == 3 && rows.iter().all(is_heard)).then_some(()))
-            });
-            assert!(
-                heard.unwrap().is_some(),
-                "not every agent was heard: {}",
-                weft.ask(&["agents"]).unwrap()
-            );
-        }
-    }
-
-    fn client(&self) -> Client {
-        let usual = client::Options::new(Family::V4, CONNECTIONS);
-        let options = client::Options { until_eof: true, bytes: 65_536, join_wait: 8, ..usual };
-        Client::start(&self.lab, &options).unwrap()
-    }
-
-    /// What an appliance's data plane counted of agents' reports.
-    fn counted(weft: &Balancer, counter: &str) -> u64 {
-        let said = weft.ask(&["agents"]).unwrap();
-        let rows = said["counters"].as_array().cloned().unwrap_or_default();
-        rows.iter().find(|row| row["name"] == counter).and_then(|row| row["count"].as_u64()).unwrap_or(0)
-    }
+fn client(site: &Site) -> Client {
+    site.client(Family::V4, CONNECTIONS).unwrap()
 }
 
-/// What doctor prints, whether all is well or not.
-fn doctor(weft: &Balancer) -> String {
-    weft.weftctl(&["doctor"]).unwrap_or_else(|error| error.to_string())
+fn counted(weft: &Balancer, counter: &str) -> u64 {
+    Site::counted(weft, counter).unwrap()
 }
 
 fn alive(client: &mut Client) -> client::Report {
@@ -106,12 +45,12 @@ fn with_agents_joins_and_moved_subflows_reach_their_server_through_either_applia
     let Some(machine) = machine("two appliances with agents") else {
         return;
     };
-    let site = Site::new(&machine, true);
+    let site = site(&machine, true);
     let quiet = stand::kernels(&site.lab).unwrap();
-    let mut client = site.client();
+    let mut client = client(&site);
     let joined = client.joined(LIMIT).unwrap();
     let steered: Vec<u64> = site.weft.iter().map(|weft| weft.counted().unwrap().joins_by_token).collect();
-    let proven: Vec<u64> = site.weft.iter().map(|weft| Site::counted(weft, "agent_proven")).collect();
+    let proven: Vec<u64> = site.weft.iter().map(|weft| counted(weft, "agent_proven")).collect();
     println!(
         "two appliances with agents: {joined} of {CONNECTIONS} connections joined; packets steered by token {steered:?}, \
          tokens proven {proven:?}"
@@ -135,7 +74,7 @@ fn with_agents_joins_and_moved_subflows_reach_their_server_through_either_applia
     assert_eq!(client.finish(LIMIT).unwrap().broken(), Vec::<String>::new());
     for weft in &site.weft {
         let closed = interrupt::poll(LIMIT, Duration::from_millis(100), || {
-            Ok((Site::counted(weft, "agent_closed") == CONNECTIONS as u64).then_some(()))
+            Ok((counted(weft, "agent_closed") == CONNECTIONS as u64).then_some(()))
         });
         assert!(closed.unwrap().is_some(), "every token went when its connection ended");
     }
@@ -146,9 +85,9 @@ fn without_agents_joins_through_the_other_appliance_fail_and_doctor_says_so() {
     let Some(machine) = machine("two appliances without agents") else {
         return;
     };
-    let site = Site::new(&machine, false);
+    let site = site(&machine, false);
     assert!(site.agents.is_empty());
-    let mut client = site.client();
+    let mut client = client(&site);
     let joined = client.joined(LIMIT).unwrap();
     let astray: Vec<u64> =
         site.weft.iter().map(|weft| weft.counted().unwrap().drop("unknown_token")).collect();
@@ -169,9 +108,9 @@ fn a_data_plane_that_lost_its_tables_is_told_all_again() {
     let Some(machine) = machine("a data plane that lost its tables, with agents") else {
         return;
     };
-    let mut site = Site::new(&machine, true);
+    let mut site = site(&machine, true);
     site.ecmp.route(&BOTH[..1]).unwrap();
-    let mut client = site.client();
+    let mut client = client(&site);
     assert_eq!(client.joined(LIMIT).unwrap(), CONNECTIONS);
     let quiet = stand::kernels(&site.lab).unwrap();
     // The second appliance has seen none of it. It dies, loses what it was told, and comes back, and the route moves to it.
@@ -183,7 +122,7 @@ fn a_data_plane_that_lost_its_tables_is_told_all_again() {
     site.weft[1].start_again(Role::Dataplane).unwrap();
     site.weft[1].wait_until_ready(LIMIT).unwrap();
     let told = interrupt::poll(LIMIT, Duration::from_millis(100), || {
-        Ok((Site::counted(&site.weft[1], "agent_installed") >= CONNECTIONS as u64).then_some(()))
+        Ok((counted(&site.weft[1], "agent_installed") >= CONNECTIONS as u64).then_some(()))
     });
     let counters = || site.weft[1].ask(&["agents"]).unwrap();
     assert!(told.unwrap().is_some(), "not every joined subflow was told: {}", counters());
