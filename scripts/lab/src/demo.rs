@@ -13,7 +13,7 @@ use crate::replay::{self, Capture};
 use crate::report::{self, BackendRow, Report, Run};
 use crate::topology::{Family, Lab, Plan};
 use crate::traffic::client::{self, Client};
-use crate::{Error, Result, agents_demo, endpoint_demo, faults_demo, interrupt, stand};
+use crate::{Error, Result, agents_demo, endpoint_demo, faults_demo, interrupt, simulator_demo, stand};
 
 /// Where the shipped programs are, when not beside `weft-lab`.
 const BINARIES: &str = "WEFT_BIN_DIR";
@@ -35,8 +35,10 @@ pub struct Options {
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=2000))]
     pub connections: u16,
     /// How joins are steered: by tokens that are learned, by ports or addresses of the servers' own, or, through two
-    /// appliances, by what agents on the backends report.
-    #[arg(long, default_value = "learn", value_parser = ["learn", "endpoint", "agent"])]
+    /// appliances, by what agents on the backends report; or with simulated clients and servers by tokens that say whose
+    /// they are, or that stand in the handshake.
+    #[arg(long, default_value = "learn",
+          value_parser = ["learn", "endpoint", "agent", "ranges", "cipher", "explicit-g", "explicit-e"])]
     pub steering: String,
     /// What servers announce with `--steering endpoint`; without it a port over IPv4, an address over IPv6.
     #[arg(long, value_enum, requires = "steering")]
@@ -68,11 +70,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if options.faults {
         return faults_demo::run(options);
     }
-    if options.steering == "endpoint" {
-        return endpoint_demo::run(options);
-    }
-    if options.steering == "agent" {
-        return agents_demo::run(options);
+    match options.steering.as_str() {
+        "endpoint" => return endpoint_demo::run(options),
+        scheme if simulator_demo::NAMES.contains(&scheme) => return simulator_demo::run(options),
+        "agent" => return agents_demo::run(options),
+        _ => {}
     }
     interrupt::catch()?;
     let start = Instant::now();

@@ -33,6 +33,7 @@ pub mod report;
 pub mod router;
 pub mod session;
 pub mod simulator;
+pub mod simulator_demo;
 pub mod stand;
 pub mod topology;
 pub mod traffic;

@@ -1,13 +1,15 @@
 //! The simulator is no echo of itself: its client joins a Linux server, and its server is joined by a Linux client.
-//! No balancer stands between them. See tests/e2e.rs for what the tests need; and `weft-bench`, beside the shipped
+//! No balancer stands between them, but in the demo's simulated schemes. See tests/e2e.rs for what the tests need; and `weft-bench`, beside the shipped
 //! programs.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 use weft_lab::counters::Kernel;
 use weft_lab::simulator::{self, Simulator};
+use weft_lab::simulator_demo;
 use weft_lab::stand::{self, LIMIT, Machine};
 use weft_lab::topology::Family;
 use weft_lab::traffic::echo;
@@ -109,4 +111,23 @@ fn a_linux_client_joins_a_simulated_server_and_moves_data_over_both_subflows() {
         assert_eq!((of("connections"), of("joined"), of("wrong_hmac"), of("wrong_echo")), (5, 5, 0, 0));
         assert_eq!(of("bytes"), echoed.iter().map(|one| one.bytes as u64).sum::<u64>());
     }
+}
+
+#[test]
+fn simulated_schemes_bring_every_join_home_through_the_shipped_weft() {
+    let Some((machine, program)) = machine("the demo's simulated schemes") else {
+        return;
+    };
+    let directory = program.parent().unwrap();
+    let forwards = ["l2dsr", "gue", "ipip"].into_iter().cycle();
+    for ((steering, ip), forward) in
+        simulator_demo::NAMES.into_iter().zip(["4", "6"].into_iter().cycle()).zip(forwards)
+    {
+        let words = ["demo", "--steering", steering, "--ip", ip, "--forward", forward, "--connections", "30"];
+        let mut demo = Command::new(env!("CARGO_BIN_EXE_weft-lab"));
+        let output = demo.args(words).env("WEFT_BIN_DIR", directory).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.ends_with("PASS\n"), "{steering}: {said}");
+    }
+    drop(machine);
 }
