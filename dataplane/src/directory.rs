@@ -270,8 +270,8 @@ mod tests {
             format!("{:#}", read(changed.as_bytes()).unwrap_err())
         };
         for (from, to, part) in [
-            ("\"version\":1", "\"version\":2", "version 2 and this program knows 1"),
-            ("\"version\":1,", "", "it is no directory"),
+            ("\"version\":2", "\"version\":3", "version 3 and this program knows 2"),
+            ("\"version\":2,", "", "it is no directory"),
             ("\"generation\"", "\"generations\"", "it is damaged"),
             ("\"generation\":7", "\"generation\":18446744073709551615", "generation 18446744073709551615"),
             ("\"weight\":9", "\"weight\":9,\"height\":9", "it is damaged"),

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! page 0       header: what the file is, the secret key, the heartbeat, which record counts   (mapping/header.rs)
-//! 2 x 2 MiB    two records of the directory, of which one counts                              (mapping/record.rs)
+//! 2 x 3 MiB    two records of the directory, of which one counts                              (mapping/record.rs)
 //! the rest     flow table, token table
 //! ```
 //!

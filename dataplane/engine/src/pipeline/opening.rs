@@ -1,6 +1,6 @@
 //! The way of what opens: SYNs and third ACKs in the layout in which Linux sends them, which is most of them.
 //!
-//! Why it is worth a way of its own: a flood is made of them, and the general look at one costs three times as much
+//! Why it is worth a way of its own: a flood is made of them, and the general look at one costs twice as much
 //! (docs/performance.md). As on the fast path ([`super::fast`], which reads the headers for both) there are three passes,
 //! so that the memory each needs was asked for in the one before: headers, options, hashes; the other lines, where the
 //! first does not hold what is looked for; the decision, in packet order.

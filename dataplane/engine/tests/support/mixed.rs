@@ -10,8 +10,12 @@ use super::{
     services, site, vip_address, vip_with,
 };
 
-/// The VIPs' ports.
-const PORTS: [u16; 14] = [8000, 443, 8000, 443, 8000, 443, 8001, 8002, 8003, 8004, 8005, 8006, 8007, 53];
+/// The VIPs' ports, and one that is a backend's own.
+const PORTS: [u16; 15] =
+    [8000, 443, 8000, 443, 8000, 443, 8001, 8002, 8003, 8004, 8005, 8006, 8007, 53, ENDPOINT];
+
+/// The port at which one backend alone is joined.
+const ENDPOINT: u16 = 9001;
 
 /// A data plane with VIPs of every kind.
 pub fn world() -> World {
@@ -44,9 +48,13 @@ pub fn world() -> World {
         pool: name("one"),
         protocol: Protocol::Tcp,
         forward: dsr,
-        steering: Steering { external_tokens: true, ..Steering::by([Scheme::Learn, Scheme::TokenMap]) },
+        steering: Steering {
+            external_tokens: true,
+            ..Steering::by([Scheme::Endpoint, Scheme::Learn, Scheme::TokenMap])
+        },
         unknown_token: UnknownToken::Hash,
     });
+    commands.push(with_endpoint("one", "b1", 1));
     commands.push(Command::PutVip {
         name: name("dns"),
         pool: name("two"),
@@ -71,6 +79,17 @@ pub fn world() -> World {
     let mut world = World::unconfigured(site);
     world.commit(&commands);
     world
+}
+
+/// A backend that is joined at a port of its own.
+fn with_endpoint(pool: &str, text: &str, number: u8) -> Command {
+    match backend(pool, text, number) {
+        Command::PutBackend { name, pool, address4, address6, mac, weight, state, .. } => {
+            let handles = Handles { endpoint_port: Some(ENDPOINT), ..Handles::default() };
+            Command::PutBackend { name, pool, address4, address6, mac, weight, state, handles }
+        }
+        other => other,
+    }
 }
 
 /// A backend that has only an IPv4 address.

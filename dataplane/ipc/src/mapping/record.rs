@@ -8,8 +8,8 @@ use super::header::{self, fnv};
 use crate::lines::{LINE, Lines, WORDS};
 use crate::sync::Ordering;
 
-/// Lines of one record: 2 MiB. A directory at every limit of [`crate::limits`] needs 1.6 MiB.
-pub(super) const RECORD_LINES: usize = (2 << 20) / LINE;
+/// Lines of one record: 3 MiB. A directory at every limit of [`crate::limits`] needs 2.3 MiB.
+pub(super) const RECORD_LINES: usize = (3 << 20) / LINE;
 
 /// Bytes of a record's content at most.
 pub const MAX_BYTES: usize = RECORD_LINES * LINE - LINE;
