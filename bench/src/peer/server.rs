@@ -94,6 +94,11 @@ impl Server {
         if state == State::Answered && !self.third(at, segment) {
             return;
         }
+        let proves = |option: &MpOption| matches!(option, MpOption::JoinAck { .. }).then_some(());
+        if state == State::Open && segment.find(proves).is_some() {
+            // What acknowledged the proof was lost, and no clock sends it again.
+            self.host.acknowledge(at);
+        }
         let fresh = self.host.established(at, segment);
         self.answer(at, fresh);
         self.host.pump(at.connection);
@@ -260,5 +265,45 @@ impl Server {
         self.host.tally.wrong_echo += u64::from(receiver != own);
         self.host.tokens.insert(token, at.connection);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+
+    use super::super::client::{Client, Plan};
+    use super::*;
+
+    #[test]
+    fn a_join_succeeds_although_what_acknowledges_its_proof_is_lost() {
+        let second = "10.0.2.1".parse().unwrap();
+        let plan = Plan {
+            service: "10.9.9.9:8000".parse().unwrap(),
+            addresses: vec!["10.0.1.1".parse().unwrap(), second],
+            connections: 1,
+            at_once: 1,
+            joins: 1,
+            bytes: 100,
+            echo: true,
+            version: 1,
+            signal: Signal::Keys,
+        };
+        let (mut client, mut server) = (Client::new(1, plan).unwrap(), Server::new(2, 1, None));
+        let mut lost = 0;
+        for millis in (0..20_000).step_by(100) {
+            let now = Duration::from_millis(millis);
+            client.tick(now);
+            client.take_out().iter().for_each(|segment| server.receive(segment, &[], now));
+            server.tick(now);
+            for segment in server.take_out() {
+                if lost == 0 && segment.to.ip() == second && !segment.flags.syn() {
+                    lost += 1;
+                } else {
+                    client.receive(&segment, now);
+                }
+            }
+        }
+        assert_eq!((lost, client.tally().joined, server.tally().joined), (1, 1, 1));
+        assert!(client.is_done() && client.outcome().whole == 1, "{:?}", client.outcome());
     }
 }
