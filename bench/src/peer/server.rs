@@ -270,7 +270,6 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
-
     use super::super::client::{Client, Plan};
     use super::*;
 
