@@ -57,7 +57,7 @@ impl Reports<'_> {
     /// The token's connection lives on the backend. `None` if that is not known.
     pub fn token_lives(&self, backend: BackendId, token: Token) -> Option<Proof> {
         let pool = self.snapshot.backend(backend)?.pool;
-        let belongs = |other| self.snapshot.backend(other).is_some_and(|known| known.pool == pool);
+        let belongs = |other| self.snapshot.is_of_pool(other, pool);
         let hash = self.tables.token_hash(token, pool);
         Some(self.tables.tokens.prove(hash, token, backend, self.now, belongs))
     }
@@ -80,7 +80,7 @@ impl Reports<'_> {
         joined: bool,
     ) -> Installed {
         let flow = flow_of(subflow);
-        let Some(pool) = self.pool_of(&flow).filter(|pool| self.is_of(backend, *pool)) else {
+        let Some(pool) = self.pool_of(&flow).filter(|pool| self.snapshot.is_of_pool(backend, *pool)) else {
             return Installed::Refused;
         };
         let by_maglev = self.snapshot.choose(pool, self.snapshot.public_key().flow(&flow)) == Some(backend);
@@ -147,10 +147,6 @@ impl Reports<'_> {
     /// Whether an entry counts: its backend is known and its idle time has not passed.
     fn is_live(&self, entry: &FlowEntry) -> bool {
         self.knows(entry.backend) && !self.tables.lifetimes.idle.is_expired(entry, self.now)
-    }
-
-    fn is_of(&self, backend: BackendId, pool: PoolId) -> bool {
-        self.snapshot.backend(backend).is_some_and(|known| known.pool == pool)
     }
 
     /// The pool of the VIP a flow is for.

@@ -28,7 +28,7 @@ use crate::service::Services;
 use crate::tick::TICK_SECONDS;
 use crate::token_map::TokenMap;
 pub use crate::way::{Port, Tunnel};
-use crate::way::{Ways, family_of};
+use crate::way::{Ways, family_of, of_family};
 
 /// What the packet path needs of a backend. Known backends are here whatever their state: a draining, down or
 /// removed one keeps its flows and its joins.
@@ -59,11 +59,7 @@ impl Backend {
 
     #[inline]
     fn ways(&self, family: Family) -> &Ways {
-        let [v4, v6] = &self.ways;
-        match family {
-            Family::V4 => v4,
-            Family::V6 => v6,
-        }
+        of_family(&self.ways, family)
     }
 }
 
@@ -160,11 +156,7 @@ impl Vip {
     /// Which finished headers its packets of a family take, if any are finished.
     #[inline]
     pub(crate) fn routes(&self, family: Family) -> Option<RouteSet> {
-        let [v4, v6] = self.routes;
-        match family {
-            Family::V4 => v4,
-            Family::V6 => v6,
-        }
+        *of_family(&self.routes, family)
     }
 }
 
@@ -405,6 +397,12 @@ impl Snapshot {
         self.token_maps.get(usize::from(pool.0))?.as_deref()
     }
 
+    /// Whether a backend is known and of this pool: a token found in the table is its owner's only within that pool.
+    #[inline]
+    pub fn is_of_pool(&self, id: BackendId, pool: PoolId) -> bool {
+        self.backend(id).is_some_and(|known| known.pool == pool)
+    }
+
     /// A port by its id.
     #[inline]
     pub fn port(&self, id: PortId) -> Option<&Port> {
@@ -441,12 +439,8 @@ impl Snapshot {
 
     /// The outer source address of a tunnel that leaves by `port`.
     pub fn tunnel_source(&self, port: PortId, family: Family) -> Option<Address> {
-        let [v4, v6] = self.tunnel_sources;
-        let configured = match family {
-            Family::V4 => v4,
-            Family::V6 => v6,
-        };
-        configured.or_else(|| self.port(port)?.tunnel_source(family)).map(Address::from)
+        let own = || self.port(port)?.tunnel_source(family);
+        of_family(&self.tunnel_sources, family).or_else(own).map(Address::from)
     }
 }
 

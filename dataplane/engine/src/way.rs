@@ -115,6 +115,15 @@ pub(crate) const fn family_of(address: IpAddr) -> Family {
     }
 }
 
+/// The one of a pair that is a family's; IPv4 comes first.
+#[inline]
+pub(crate) fn of_family<T>([v4, v6]: &[T; 2], family: Family) -> &T {
+    match family {
+        Family::V4 => v4,
+        Family::V6 => v6,
+    }
+}
+
 /// Whether two addresses of one family agree in their first `prefix` bits.
 fn same_prefix(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
     let (a, b, bits) = match (a, b) {

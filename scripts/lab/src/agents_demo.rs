@@ -17,7 +17,7 @@ use crate::process::Task;
 use crate::stand::{self, LIMIT};
 use crate::topology::{Appliance, Family, Lab, Plan};
 use crate::traffic::client::{self, Client};
-use crate::{Error, Result, interrupt};
+use crate::{Error, Result, interrupt, report};
 
 /// The two appliances.
 pub const BOTH: [Appliance; 2] = [Appliance::FIRST, Appliance::SECOND];
@@ -157,15 +157,8 @@ pub fn run(options: &demo::Options) -> Result<ExitCode> {
         let with = if pass.agents { "with" } else { "without" };
         println!("weftctl doctor {with} agents: {}", pass.doctor.first().map_or("", String::as_str));
     }
-    if let Some(file) = &options.report {
-        let text =
-            serde_json::to_string_pretty(&[&without, &with]).map_err(|e| Error::other(e.to_string()))?;
-        std::fs::write(file, text + "\n")
-            .map_err(|e| Error::io(format!("cannot write {}", file.display()), e))?;
-    }
     let passed = with.joined == connections && with.misdirected == 0 && without.joined < connections;
-    println!("{}", if passed { "PASS" } else { "FAIL" });
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    report::conclude(&[&without, &with], passed, options.report.as_deref())
 }
 
 fn pass(options: &demo::Options, with_agents: bool) -> Result<Pass> {

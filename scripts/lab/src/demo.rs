@@ -80,13 +80,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let start = Instant::now();
     let report = measure(options, start).inspect_err(|_| println!("FAIL"))?;
     print!("{}", report::summary(&report));
-    if let Some(file) = &options.report {
-        let text = serde_json::to_string_pretty(&report).map_err(|e| Error::other(e.to_string()))?;
-        std::fs::write(file, text + "\n")
-            .map_err(|e| Error::io(format!("cannot write {}", file.display()), e))?;
-    }
-    println!("{}", if report.passed { "PASS" } else { "FAIL" });
-    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    report::conclude(&report, report.passed, options.report.as_deref())
 }
 
 /// The shipped programs, beside `helper` unless WEFT_BIN_DIR says where.

@@ -18,7 +18,7 @@ use crate::endpoints::{self, Endpoint};
 use crate::stand;
 use crate::topology::{Family, Lab, Plan};
 use crate::traffic::client::{self, Client};
-use crate::{Error, Result, interrupt};
+use crate::{Error, Result, interrupt, report};
 
 /// How many seconds a second subflow may take where none is expected.
 const REFUSED_WAIT: u64 = 3;
@@ -75,13 +75,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let start = Instant::now();
     let report = play(options, start).inspect_err(|_| println!("FAIL"))?;
     print!("{}", summary(&report));
-    if let Some(file) = &options.report {
-        let text = serde_json::to_string_pretty(&report).map_err(|e| Error::other(e.to_string()))?;
-        std::fs::write(file, text + "\n")
-            .map_err(|e| Error::io(format!("cannot write {}", file.display()), e))?;
-    }
-    println!("{}", if report.passed { "PASS" } else { "FAIL" });
-    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    report::conclude(&report, report.passed, options.report.as_deref())
 }
 
 /// What servers announce if nobody says: IPv6 with a port does not fit beside TCP timestamps.

@@ -19,7 +19,7 @@ use crate::topology::{Family, Lab, Plan};
 use crate::traffic::client::{self, Client};
 use crate::traffic::flood::{self, Kind};
 use crate::traffic::probe::{self, Outage, Probe};
-use crate::{Error, Result, interrupt};
+use crate::{Error, Result, interrupt, report};
 
 /// Entries of each table: small, so that a flood of seconds is ten times as large.
 const ENTRIES: u32 = 16_384;
@@ -72,14 +72,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let passed = events.iter().all(|e| e.holds);
     let (connections, seconds) = (usize::from(options.connections), start.elapsed().as_secs_f64());
     let report = Faults { passed, connections, seconds, events };
-    if let Some(file) = &options.report {
-        let text = serde_json::to_string_pretty(&report).map_err(|e| Error::other(e.to_string()))?;
-        std::fs::write(file, text + "\n")
-            .map_err(|e| Error::io(format!("cannot write {}", file.display()), e))?;
-    }
     println!("{:.0} s", report.seconds);
-    println!("{}", if passed { "PASS" } else { "FAIL" });
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    report::conclude(&report, passed, options.report.as_deref())
 }
 
 /// The lab under way. Fields are dropped in this order: processes before namespaces.

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,6 +15,20 @@ use crate::demo::Options;
 use crate::replay::Join;
 use crate::topology::Family;
 use crate::traffic::client;
+use crate::{Error, Result};
+
+/// The end of every demo: its report into the file that was asked for, and PASS or FAIL as the last line and exit code.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn conclude(report: &impl Serialize, passed: bool, file: Option<&Path>) -> Result<ExitCode> {
+    if let Some(file) = file {
+        let text = serde_json::to_string_pretty(report).map_err(|e| Error::other(e.to_string()))?;
+        fs::write(file, text + "\n").map_err(|e| Error::io(format!("cannot write {}", file.display()), e))?;
+    }
+    println!("{}", if passed { "PASS" } else { "FAIL" });
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
 
 /// One backend in one pass.
 #[derive(Debug, Clone, Serialize)]

@@ -18,7 +18,7 @@ use crate::balancer::{Balancer, Binaries, Counted, Forward};
 use crate::demo::{self, Options};
 use crate::simulator::{self, Simulator};
 use crate::topology::{Appliance, BALANCER_INTERFACE, BALANCER_MAC, Family, Lab, MTU, PORT, Plan};
-use crate::{Error, Result, interrupt};
+use crate::{Error, Result, interrupt, report};
 
 /// What `--steering` calls these schemes.
 pub const NAMES: [&str; 4] = ["ranges", "cipher", "explicit-g", "explicit-e"];
@@ -154,13 +154,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let start = Instant::now();
     let report = play(options, start).inspect_err(|_| println!("FAIL"))?;
     print!("{}", summary(&report));
-    if let Some(file) = &options.report {
-        let text = serde_json::to_string_pretty(&report).map_err(|e| Error::other(e.to_string()))?;
-        std::fs::write(file, text + "\n")
-            .map_err(|e| Error::io(format!("cannot write {}", file.display()), e))?;
-    }
-    println!("{}", if report.passed { "PASS" } else { "FAIL" });
-    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    report::conclude(&report, report.passed, options.report.as_deref())
 }
 
 fn play(options: &Options, start: Instant) -> Result<Report> {

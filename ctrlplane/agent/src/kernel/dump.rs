@@ -175,15 +175,8 @@ fn subflow(answer: &[u8]) -> Option<Event> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::test_support::attribute;
     use super::*;
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).unwrap();
-        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend_from_slice(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
 
     /// A TCP socket with a subflow of token 913e6c21 in its upper layer.
     fn answer(flags: u32) -> Vec<u8> {

@@ -185,16 +185,8 @@ fn port(value: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::test_support::attribute;
     use super::*;
-
-    /// An attribute, padded to four bytes.
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).unwrap();
-        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend_from_slice(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
 
     /// An event as Linux 6.18 sends it: `mptcp_event_put_token_and_ssk`, with the loc_id that is not told on.
     fn event(command: u8, with_ports: bool) -> Vec<u8> {

@@ -73,3 +73,16 @@ fn attributes(bytes: &[u8], mut visit: impl FnMut(u16, &[u8])) {
 fn number(value: &[u8]) -> Option<u32> {
     value.first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes))
 }
+
+/// What the tests of both kinds of messages build theirs from.
+#[cfg(test)]
+mod test_support {
+    /// An attribute, padded to four bytes.
+    pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(4 + value.len()).unwrap();
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+}

@@ -153,7 +153,7 @@ fn refresh(slot: &Slot, found: &Found, cx: &Context<'_>) {
 /// Enters a backend's claim to a token, counting one that gave way; `None` if the backend is unknown.
 pub(super) fn enter(token: Token, backend: BackendId, cx: &Context<'_>) -> Option<Learn> {
     let pool = cx.snapshot.backend(backend)?.pool;
-    let belongs = |other| cx.snapshot.backend(other).is_some_and(|known| known.pool == pool);
+    let belongs = |other| cx.snapshot.is_of_pool(other, pool);
     let hash = cx.tables.token_hash(token, pool);
     let (learned, gave_way) = cx.tables.tokens.enter(hash, token, backend, cx.now, belongs);
     if gave_way {

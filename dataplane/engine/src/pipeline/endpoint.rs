@@ -76,7 +76,7 @@ fn is_known_elsewhere(token: Token, backend: BackendId, vip: &Vip, cx: &Context<
         return false;
     }
     let hash = cx.tables.token_hash(token, vip.pool);
-    let belongs = |id| cx.snapshot.backend(id).is_some_and(|known| known.pool == vip.pool);
+    let belongs = |id| cx.snapshot.is_of_pool(id, vip.pool);
     match cx.tables.tokens.find(hash, token, belongs) {
         TokenLookup::Owner { backend: owner, rank } => owner != backend && rank != Rank::Provisional,
         TokenLookup::Ambiguous | TokenLookup::Unknown => false,

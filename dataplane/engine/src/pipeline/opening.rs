@@ -277,7 +277,7 @@ impl Opening {
     ) -> Option<Outcome> {
         let spot = self.spot.as_ref().filter(|spot| cx.tables.flows.is_absent(spot))?;
         let vip = cx.snapshot.vip(VipId(fast.service.vip))?;
-        let belongs = |backend| cx.snapshot.backend(backend).is_some_and(|known| known.pool == vip.pool);
+        let belongs = |backend| cx.snapshot.is_of_pool(backend, vip.pool);
         match cx.tables.tokens.find(self.token_hash, Token(self.token), belongs) {
             TokenLookup::Owner { .. } if !guard.join(self.token_hash, cx.now) => {
                 Some(Outcome::dropped(Reason::JoinRate))

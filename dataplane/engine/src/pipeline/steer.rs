@@ -75,7 +75,7 @@ fn ask(scheme: Scheme, token: Token, vip: &Vip, cx: &Context<'_>) -> Answer {
 /// What the token table says, whoever filled it.
 fn of_table(token: Token, vip: &Vip, cx: &Context<'_>) -> Answer {
     let hash = cx.tables.token_hash(token, vip.pool);
-    let belongs = |backend| cx.snapshot.backend(backend).is_some_and(|known| known.pool == vip.pool);
+    let belongs = |backend| cx.snapshot.is_of_pool(backend, vip.pool);
     match cx.tables.tokens.find(hash, token, belongs) {
         TokenLookup::Owner { backend, .. } => Answer::Backend(backend, Reason::Token),
         TokenLookup::Ambiguous => Answer::Nothing(Reason::AmbiguousToken),

@@ -126,7 +126,7 @@ fn join<F: Frames>(
         return steer::join(slot, token, over, frames, index, guard, cx);
     }
     let hash = cx.tables.token_hash(token, vip.pool);
-    let belongs = |backend| cx.snapshot.backend(backend).is_some_and(|known| known.pool == vip.pool);
+    let belongs = |backend| cx.snapshot.is_of_pool(backend, vip.pool);
     match cx.tables.tokens.find(hash, token, belongs) {
         TokenLookup::Owner { .. } if !guard.join(hash, cx.now) => slot.refuse(Reason::JoinRate),
         TokenLookup::Owner { backend, .. } => {
