@@ -28,7 +28,7 @@ fn section(section: &Section, page: &mut String) {
         page.push_str(&format!("\n### `{}`\n\n{}\n", section.header, section.meaning));
         page.push_str("\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n");
         for key in section.keys {
-            let kind = cell(&kind(key.kind));
+            let kind = cell(&describe(key.kind));
             page.push_str(&format!(
                 "| `{}` | {kind} | {} | {} |\n",
                 key.name,
@@ -45,21 +45,6 @@ fn section(section: &Section, page: &mut String) {
             self::section(below, page);
         }
     }
-}
-
-fn kind(kind: Kind) -> String {
-    let mut words = describe(kind);
-    if let Kind::Choice(choices) | Kind::Choices(choices) = kind {
-        let later: Vec<String> = choices
-            .iter()
-            .filter(|choice| choice.later)
-            .map(|choice| format!("\"{}\"", choice.word))
-            .collect();
-        if !later.is_empty() {
-            words.push_str(&format!("; in a later version {}", later.join(", ")));
-        }
-    }
-    words
 }
 
 fn default(default: Without) -> String {

@@ -27,25 +27,16 @@ pub enum Kind {
     Text(&'static str),
     /// A string or a list of strings; the text says of what form.
     Texts(&'static str),
-    /// One of these strings; [`Choice::later`] names those a later version will know.
-    Choice(&'static [Choice]),
+    /// One of these strings.
+    Choice(&'static [&'static str]),
     /// A list of these strings.
-    Choices(&'static [Choice]),
+    Choices(&'static [&'static str]),
     /// A port number, a list of them, or "any".
     Ports,
     /// A table of its own.
     Table(&'static Section),
     /// Any number of tables of their own.
     Tables(&'static Section),
-}
-
-/// A word a key may hold.
-#[derive(Clone, Copy, Debug)]
-pub struct Choice {
-    /// As written in the file.
-    pub word: &'static str,
-    /// Known to the design, not yet to this version: refused with a sentence of its own.
-    pub later: bool,
 }
 
 /// What holds where a key is left out.
@@ -87,14 +78,6 @@ pub struct Section {
     pub meaning: &'static str,
     /// Its keys, in the order of the reference.
     pub keys: &'static [Key],
-}
-
-const fn now(word: &'static str) -> Choice {
-    Choice { word, later: false }
-}
-
-const fn later(word: &'static str) -> Choice {
-    Choice { word, later: true }
 }
 
 /// The file.
@@ -221,8 +204,9 @@ pub mod backend {
         name: "number",
         kind: Kind::Integer { min: 1, max: limits::MAX_NUMBER as u64 },
         default: Without::Otherwise("no number"),
-        meaning: "What the backend is called in tokens that are encrypted: the server puts it into every token it makes. \
-                  Unique in its pool. Needed where a VIP of the pool has `token_map = \"cipher\"`.",
+        meaning: "What the backend is called in tokens that are encrypted, where the server puts it into every token it makes. \
+                  Unique in its pool. Needed where a VIP of the pool has `token_map = \"cipher\"`, or steers by `\"chosen-key\"`: \
+                  there it stands in the timestamps.",
     };
     /// `endpoint_port`.
     pub const ENDPOINT_PORT: Key = Key {
@@ -278,7 +262,7 @@ pub mod vip {
     /// `protocol`.
     pub const PROTOCOL: Key = Key {
         name: "protocol",
-        kind: Kind::Choice(&[now("tcp"), now("udp")]),
+        kind: Kind::Choice(&["tcp", "udp"]),
         default: Without::Text("tcp"),
         meaning: "Which protocol. Multipath TCP is TCP.",
     };
@@ -301,7 +285,7 @@ pub mod vip {
     /// `forward`.
     pub const FORWARD: Key = Key {
         name: "forward",
-        kind: Kind::Choice(&[now("l2dsr"), now("ipip"), now("gue")]),
+        kind: Kind::Choice(&["l2dsr", "ipip", "gue"]),
         default: Without::Text("l2dsr"),
         meaning: "How packets reach a backend, which answers the client directly. `l2dsr` rewrites the destination MAC \
                   address: backends are on a port's network. `ipip` wraps the packet in IP, `gue` in IP, UDP (port \
@@ -331,6 +315,7 @@ pub mod mptcp {
             TOKEN_MAP,
             CIPHER_KEY_EVEN,
             CIPHER_KEY_ODD,
+            KEY_SECRET,
             EXPLICIT_TOKENS,
             WRONG_ENDPOINT,
         ],
@@ -338,25 +323,20 @@ pub mod mptcp {
     /// `steering`.
     pub const STEERING: Key = Key {
         name: "steering",
-        kind: Kind::Choices(&[
-            now("learn"),
-            now("endpoint"),
-            now("token-map"),
-            now("agent"),
-            later("chosen-key"),
-        ]),
+        kind: Kind::Choices(&["learn", "endpoint", "token-map", "agent", "chosen-key"]),
         default: Without::List("learn"),
         meaning: "In order of preference: what the first does not know, the next is asked. `\"learn\"` takes tokens from \
                   the handshakes that pass by. `\"agent\"` takes them from the agents on the backends (`[agents]`), also \
                   where the handshake passed another appliance. `\"token-map\"` reads the backend from the token itself, \
-                  which servers choose so that it says who they are. `\"endpoint\"`: servers ask clients to join at a port \
+                  which servers choose so that it says who they are. `\"chosen-key\"`: Weft makes the server's key, sends \
+                  it along in the GUE header, and knows later packets by their timestamps. `\"endpoint\"`: servers ask clients to join at a port \
                   or an address of their own (`endpoint_port`, `endpoint_address`). See steering.md. `[]` turns steering by token off: \
                   joins go where the hash of their own addresses says, and with several backends most are refused.",
     };
     /// `token_map`.
     pub const TOKEN_MAP: Key = Key {
         name: "token_map",
-        kind: Kind::Choice(&[now("ranges"), now("cipher")]),
+        kind: Kind::Choice(&["ranges", "cipher"]),
         default: Without::Text("ranges"),
         meaning: "How a token says who chose it, under `\"token-map\"`. `ranges`: the token space is split among the \
                   pool's backends by their names. `cipher`: the token is the backend's `number`, encrypted.",
@@ -377,10 +357,18 @@ pub mod mptcp {
         default: Without::Otherwise("none: odd tokens name nobody"),
         meaning: "The key of odd tokens.",
     };
+    /// `key_secret`.
+    pub const KEY_SECRET: Key = Key {
+        name: "key_secret",
+        kind: Kind::Text("32 hexadecimal digits"),
+        default: Without::Otherwise("none; `\"chosen-key\"` needs it"),
+        meaning: "What the keys of `\"chosen-key\"` are made of: a secret of the balancers, the same on all of them. \
+                  Servers need not know it. The file must not be readable by others.",
+    };
     /// `explicit_tokens`.
     pub const EXPLICIT_TOKENS: Key = Key {
         name: "explicit_tokens",
-        kind: Kind::Choices(&[now("G"), now("E")]),
+        kind: Kind::Choices(&["G", "E"]),
         default: Without::Otherwise("none: only the handshakes of RFC 8684 and RFC 6824"),
         meaning: "Flags of MP_CAPABLE that mean: tokens stand in the handshake. `\"G\"`: keys from the application \
                   (draft-paasch-mptcp-application-authentication). `\"E\"`: external keys (draft-baerts-tcpm-mptcpext). \
@@ -389,7 +377,7 @@ pub mod mptcp {
     /// `unknown_token`.
     pub const UNKNOWN_TOKEN: Key = Key {
         name: "unknown_token",
-        kind: Kind::Choice(&[now("drop"), now("reset"), now("hash")]),
+        kind: Kind::Choice(&["drop", "reset", "hash"]),
         default: Without::Text("drop"),
         meaning: "What becomes of a join whose token is unknown or claimed by two backends: `drop` (TCP sends it \
                   again, and by then the token may be known), `reset` (the client is told at once), `hash` (it goes \
@@ -398,7 +386,7 @@ pub mod mptcp {
     /// `wrong_endpoint`.
     pub const WRONG_ENDPOINT: Key = Key {
         name: "wrong_endpoint",
-        kind: Kind::Choice(&[now("reset"), now("drop"), now("forward")]),
+        kind: Kind::Choice(&["reset", "drop", "forward"]),
         default: Without::Text("reset"),
         meaning: "What a SYN to a backend's own port or address gets that is no join, or a join whose connection is \
                   known to live elsewhere: `reset` (it is answered with RST), `drop`, `forward` (that backend judges).",

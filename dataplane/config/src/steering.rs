@@ -1,9 +1,9 @@
 //! Reads how a VIP steers joins: the schemes in order of preference, and what each of them needs.
 
-use ipc::message::{Scheme, Secret, Steering, TokenMap, WrongEndpoint};
+use ipc::message::{Forward, Scheme, Secret, Steering, TokenMap, WrongEndpoint};
 
 use crate::pool::PoolDraft;
-use crate::problem::{Report, Span};
+use crate::problem::{At, Report, Span};
 use crate::schema::{Key, mptcp as key};
 use crate::table::Table;
 use crate::value::{parse_secret, read_one};
@@ -42,6 +42,10 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> SteeringDraft 
             "`token_map` is \"cipher\" without a key; give `cipher_key_even` or `cipher_key_odd`",
         );
     }
+    steering.key_secret = secret(table, &key::KEY_SECRET, report);
+    if steering.has(Scheme::ChosenKey) {
+        check_chosen_key(&steering, table, report);
+    }
     steering.wrong_endpoint = match table.choice(&key::WRONG_ENDPOINT, report).map(|word| word.value) {
         Some("drop") => WrongEndpoint::Drop,
         Some("forward") => WrongEndpoint::Forward,
@@ -57,19 +61,64 @@ fn secret<const N: usize>(table: &Table<'_>, key: &Key, report: &mut Report<'_>)
     read_one(text, report, parse_secret).map(|secret| Secret(secret.value))
 }
 
-/// Checks a VIP's steering against the backends of its pool.
-pub(crate) fn check(draft: &SteeringDraft, pool: &PoolDraft, report: &mut Report<'_>) {
-    let steering = &draft.steering;
+/// Checks what `"chosen-key"` needs of its own table, and what it cannot stand beside: one token, one meaning.
+fn check_chosen_key(steering: &Steering, table: &Table<'_>, report: &mut Report<'_>) {
+    if table.given(&key::KEY_SECRET).is_none() {
+        report.problem(
+            &table.span,
+            "`steering` has \"chosen-key\" without a secret; give `key_secret`, 32 hexadecimal digits, as \
+             `openssl rand -hex 16` draws them",
+        );
+    }
+    let span = table.given(&key::STEERING).unwrap_or_else(|| table.span.clone());
+    if steering.has(Scheme::TokenMap) {
+        report.problem(
+            &span,
+            "`steering` has \"chosen-key\" beside \"token-map\", and both say whose a token is; keep one of them",
+        );
+    }
+    if let Some(span) =
+        table.given(&key::EXPLICIT_TOKENS).filter(|_| !table.is_empty_list(&key::EXPLICIT_TOKENS))
+    {
+        report.problem(
+            &span,
+            "`explicit_tokens` beside \"chosen-key\", whose tokens are hashes of keys that Weft made; remove one",
+        );
+    }
+}
+
+/// What a backend's `number` is for under this steering; `None` where it needs none.
+pub(crate) fn number_use(steering: &Steering) -> Option<&'static str> {
     if steering.has(Scheme::TokenMap) && steering.token_map == TokenMap::Cipher {
-        for backend in pool.backends.iter().filter(|backend| backend.handles.number.is_none()) {
-            let line = report.line(&draft.span);
-            report.problem(
-                &backend.span,
-                format!(
-                    "backend {} has no `number`, which the VIP's encrypted tokens need (line {line}); give it one",
-                    backend.label()
-                ),
-            );
-        }
+        return Some("the VIP's encrypted tokens need");
+    }
+    steering.has(Scheme::ChosenKey).then_some("the VIP's timestamps under \"chosen-key\" need")
+}
+
+/// Checks a VIP's steering against the way it forwards and the backends of its pool.
+pub(crate) fn check(draft: &SteeringDraft, forward: &At<Forward>, pool: &PoolDraft, report: &mut Report<'_>) {
+    let steering = &draft.steering;
+    if steering.has(Scheme::ChosenKey) && forward.value != Forward::Gue {
+        report.problem(
+            &forward.span,
+            format!(
+                "the VIP forwards by {}, but steers by \"chosen-key\", whose keys travel in the GUE header; use \
+                 `forward = \"gue\"`",
+                forward.value
+            ),
+        );
+    }
+    let Some(needed_by) = number_use(steering) else {
+        return;
+    };
+    for backend in pool.backends.iter().filter(|backend| backend.handles.number.is_none()) {
+        let line = report.line(&draft.span);
+        report.problem(
+            &backend.span,
+            format!(
+                "backend {} has no `number`, which {needed_by} (line {line}); give it one",
+                backend.label()
+            ),
+        );
     }
 }

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
 use crate::problem::{At, Report, Span};
-use crate::schema::{Choice, Key, Kind, Section, Without};
+use crate::schema::{Key, Kind, Section, Without};
 
 /// A table of the file and the section that says what may stand in it.
 pub(crate) struct Table<'t> {
@@ -300,8 +300,8 @@ pub(crate) fn describe(kind: Kind) -> String {
     }
 }
 
-fn quoted(words: &[Choice]) -> Vec<String> {
-    words.iter().filter(|choice| !choice.later).map(|choice| format!("\"{}\"", choice.word)).collect()
+fn quoted(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| format!("\"{word}\"")).collect()
 }
 
 /// `a, b and c`.
@@ -388,24 +388,12 @@ fn array<'t>(key: &Key, value: &'t Spanned<DeValue<'t>>, report: &mut Report<'_>
     items
 }
 
-fn one_of(key: &Key, words: &[Choice], text: &At<&str>, report: &mut Report<'_>) -> bool {
-    let available = || list(quoted(words).iter().map(String::as_str), "and");
-    match words.iter().find(|choice| choice.word == text.value) {
-        Some(choice) if choice.later => {
-            let message = format!(
-                "`{}` \"{}\" is not yet available in this version; there is {}",
-                key.name,
-                text.value,
-                available()
-            );
-            report.problem(&text.span, message);
-            false
-        }
-        Some(_) => true,
-        None => {
-            let message = format!("`{}` \"{}\" is unknown; there is {}", key.name, text.value, available());
-            report.problem(&text.span, message);
-            false
-        }
+fn one_of(key: &Key, words: &[&str], text: &At<&str>, report: &mut Report<'_>) -> bool {
+    let known = words.contains(&text.value);
+    if !known {
+        let available = list(quoted(words).iter().map(String::as_str), "and");
+        let message = format!("`{}` \"{}\" is unknown; there is {available}", key.name, text.value);
+        report.problem(&text.span, message);
     }
+    known
 }

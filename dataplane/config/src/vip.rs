@@ -25,7 +25,7 @@ pub(crate) struct VipDraft {
     ports: Option<Ports>,
     protocol: Protocol,
     pool: Option<At<Name>>,
-    forward: Forward,
+    forward: At<Forward>,
     steering: SteeringDraft,
     unknown_token: UnknownToken,
     span: Span,
@@ -41,10 +41,14 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> (VipDraft, Opt
         Some("udp") => Protocol::Udp,
         _ => Protocol::Tcp,
     };
-    let forward = match table.choice(&key::FORWARD, report).map(|word| word.value) {
-        Some("ipip") => Forward::Ipip,
-        Some("gue") => Forward::Gue,
-        _ => Forward::L2dsr,
+    let word = table.choice(&key::FORWARD, report);
+    let forward = At {
+        value: match word.as_ref().map(|word| word.value) {
+            Some("ipip") => Forward::Ipip,
+            Some("gue") => Forward::Gue,
+            _ => Forward::L2dsr,
+        },
+        span: word.map_or_else(|| table.span.clone(), |word| word.span),
     };
     let (steering, unknown_token) = read_mptcp(table, protocol, report);
     let (pool, own) = read_pool(table, name.as_ref(), report);
@@ -155,7 +159,7 @@ pub(crate) fn check_pool(
     match pools.iter().find(named) {
         Some(pool) => {
             check_backends(vip, pool, ports, report);
-            steering::check(&vip.steering, pool, report);
+            steering::check(&vip.steering, &vip.forward, pool, report);
         }
         None if trusted => no_such_pool(name, pools, report),
         None => {}
@@ -174,7 +178,7 @@ fn no_such_pool(name: &At<Name>, pools: &[PoolDraft], report: &mut Report<'_>) {
 }
 
 fn check_backends(vip: &VipDraft, pool: &PoolDraft, ports: &[Port], report: &mut Report<'_>) {
-    let way = Way::new(vip.forward, vip.addresses.iter().map(|address| address.value));
+    let way = Way::new(vip.forward.value, vip.addresses.iter().map(|address| address.value));
     for backend in &pool.backends {
         let addresses: Vec<IpAddr> = backend.addresses.iter().map(|address| address.value).collect();
         if let Some(obstacle) = obstacle(ports, &vip.label(), &way, &addresses, backend.has_mac) {
@@ -304,7 +308,7 @@ pub(crate) fn build(draft: VipDraft) -> Option<Vip> {
         ports: draft.ports?,
         protocol: draft.protocol,
         pool: draft.pool?.value,
-        forward: draft.forward,
+        forward: draft.forward.value,
         steering: draft.steering.steering,
         unknown_token: draft.unknown_token,
     })

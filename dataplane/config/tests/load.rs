@@ -336,6 +336,24 @@ fn a_vip_is_steered_by_what_its_tokens_say() {
 }
 
 #[test]
+fn a_vip_hands_out_keys_of_a_secret() {
+    use ipc::message::{Scheme, Secret};
+    let text = std::fs::read_to_string(document("weft.example.toml")).unwrap();
+    let steering = "steering = [\"chosen-key\", \"learn\"]\nexplicit_tokens = []\n\
+                    key_secret = \"000102030405060708090a0b0c0d0eff\"";
+    let text = text
+        .replace("steering = [\"learn\"]", steering)
+        .replace("forward  = \"l2dsr\"", "forward = \"gue\"")
+        .replace("weight  = 100", "number = 1")
+        .replace("name    = \"b2\"", "name = \"b2\"\nnumber = 2");
+    let config = Config::parse(&text, "weft.toml").unwrap();
+    let vip = &config.vips[0];
+    assert_eq!(vip.steering.schemes.iter().collect::<Vec<_>>(), [Scheme::ChosenKey, Scheme::Learn]);
+    let secret = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xff];
+    assert_eq!((vip.forward, vip.steering.key_secret), (Forward::Gue, Some(Secret(secret))));
+}
+
+#[test]
 fn a_backend_that_joins_at_run_time_obeys_the_rules_of_the_file() {
     let config = Config::load(document("weft.example.toml")).unwrap();
     let pool = config.pools[0].name;

@@ -296,6 +296,28 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         &[r#"37:19: "0000000000000000" is all zero; draw it at random, as `openssl rand -hex` does"#],
     ),
     (
+        r#"steering = ["learn"]"#,
+        r#"steering = ["chosen-key", "learn"]"#,
+        &[
+            r#"16:1: backend `b1` has no `number`, which the VIP's timestamps under "chosen-key" need (line 35); give it one"#,
+            r#"22:1: backend `b2` has no `number`, which the VIP's timestamps under "chosen-key" need (line 35); give it one"#,
+            r#"33:11: the VIP forwards by l2dsr, but steers by "chosen-key", whose keys travel in the GUE header; use `forward = "gue"`"#,
+            r#"35:1: `steering` has "chosen-key" without a secret; give `key_secret`, 32 hexadecimal digits, as `openssl rand -hex 16` draws them"#,
+        ],
+    ),
+    (
+        r#"steering = ["learn"]"#,
+        "steering = [\"token-map\", \"chosen-key\"]\nkey_secret = \"00112233445566778899aabbccddeef\"\nexplicit_tokens = [\"E\"]",
+        &[
+            r#"16:1: backend `b1` has no `number`, which the VIP's timestamps under "chosen-key" need (line 35); give it one"#,
+            r#"22:1: backend `b2` has no `number`, which the VIP's timestamps under "chosen-key" need (line 35); give it one"#,
+            r#"33:11: the VIP forwards by l2dsr, but steers by "chosen-key", whose keys travel in the GUE header; use `forward = "gue"`"#,
+            r#"36:12: `steering` has "chosen-key" beside "token-map", and both say whose a token is; keep one of them"#,
+            r#"37:14: "00112233445566778899aabbccddeef" is no secret of the right length; write two hexadecimal digits for each of its bytes"#,
+            r#"38:19: `explicit_tokens` beside "chosen-key", whose tokens are hashes of keys that Weft made; remove one"#,
+        ],
+    ),
+    (
         r#"mac     = "02:00:00:00:03:02""#,
         "number = 4096",
         &["25:10: 4096 is out of range for `number`; it goes from 1 to 4095"],
@@ -303,12 +325,12 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     (
         r#"steering = ["learn"]"#,
         r#"steering = ["lern"]"#,
-        &[r#"36:13: `steering` "lern" is unknown; there is "learn", "endpoint", "token-map" and "agent""#],
+        &[r#"36:13: `steering` "lern" is unknown; there is "learn", "endpoint", "token-map", "agent" and "chosen-key""#],
     ),
     (
         r#"steering = ["learn"]"#,
         r#"steering = "learn""#,
-        &[r#"36:12: `steering` is a string; give a list of "learn", "endpoint", "token-map" and "agent""#],
+        &[r#"36:12: `steering` is a string; give a list of "learn", "endpoint", "token-map", "agent" and "chosen-key""#],
     ),
     (
         r#"unknown_token = "drop""#,

@@ -57,7 +57,7 @@ pub const RUNTIME_DIR: Key = Key {
 /// `huge_pages`.
 pub const HUGE_PAGES: Key = Key {
     name: "huge_pages",
-    kind: Kind::Choice(&[now("auto"), now("on"), now("off")]),
+    kind: Kind::Choice(&["auto", "on", "off"]),
     default: Without::Text("auto"),
     meaning: "`on` refuses to start without huge pages, `off` never asks for them, `auto` takes them where \
               there are any and says so.",
