@@ -65,6 +65,15 @@ impl World {
         Ok(Self { snapshot, tables, flow_lines, bytes, now: Tick::from_seconds(BEGIN_S) })
     }
 
+    /// Empties both tables, as a restart does that finds none kept.
+    pub fn forget(&mut self) {
+        let lines = [self.tables.flows.lines(), self.tables.tokens.lines()].map(touched);
+        let [flows, tokens] = lines;
+        let lifetimes = self.tables.lifetimes.clone();
+        self.tables = Tables::new(flows, tokens, &SECRET);
+        self.tables.lifetimes = lifetimes;
+    }
+
     /// What a burst is judged by.
     pub fn context<'a>(&'a self, counters: &'a WorkerCounters) -> Context<'a> {
         Context {

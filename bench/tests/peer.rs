@@ -240,3 +240,30 @@ fn the_joins_of_a_capture_name_tokens_of_the_keys_in_it() {
     assert_eq!(joins.len(), 20);
     assert!(joins.iter().all(|join| tokens.contains(join)));
 }
+
+#[test]
+fn explicit_tokens_are_learned_where_they_are_offered_without_a_configuration() {
+    for signal in ["g", "e"] {
+        let report = run(&format!("--steering learn --signal {signal} --connections 40 --joins 2"));
+        assert_whole(&report, 40, 80);
+        let counters = &report.balancer.as_ref().unwrap().counters;
+        assert_eq!((counters["explicit_token"], counters["token_learned"]), (40, 40));
+    }
+}
+
+#[test]
+fn packets_that_are_lost_are_sent_again_and_everything_arrives() {
+    for ip in ["4", "6"] {
+        let report = run(&format!("--ip {ip} --connections 100 --joins 2 --lose 20"));
+        assert_whole(&report, 100, 200);
+        assert!(report.balancer.as_ref().unwrap().lost > 100, "{report}");
+    }
+}
+
+#[test]
+fn tables_that_are_emptied_lose_joins_where_tokens_are_learned() {
+    let learned = run("--connections 60 --joins 1 --at-once 60 --restart-after 150");
+    let client = learned.client.as_ref().unwrap();
+    assert!(!learned.passed && client.outcome.joined < 60, "{learned}");
+    assert!(learned.balancer.as_ref().unwrap().restarts > 1);
+}

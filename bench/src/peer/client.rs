@@ -72,12 +72,16 @@ pub struct Outcome {
     pub whole: u64,
     /// Joins asked for.
     pub joins: u64,
-    /// Joins that succeeded.
+    /// Joins that succeeded: the server took our proof, and we its.
     pub joined: u64,
+    /// Of these, subflows that did not end as they should.
+    pub broken: u64,
     /// Joins that were answered with RST.
     pub refused: u64,
     /// Joins that nobody answered.
     pub lost: u64,
+    /// Joins that the run ended too early to know of.
+    pub pending: u64,
     /// Joins whose answer had a wrong HMAC.
     pub wrong_hmac: u64,
     /// Joins answered without MPTCP.
@@ -185,15 +189,17 @@ impl Client {
         let Some(state) = self.host.subflow(at).map(|subflow| subflow.state) else { return };
         match state {
             _ if segment.flags.rst() => self.host.reset(at, segment),
-            State::Closed => {}
+            State::Closed => self.host.linger(at, segment),
             State::Opening => self.answered(at, segment),
+            // Of our answer to their SYN they know nothing yet.
+            State::Proving if segment.flags.syn() => self.host.prove_again(at),
             _ if segment.flags.syn() => self.host.acknowledge(at),
             _ => {
                 if state == State::Proving
                     && let Some(subflow) = self.host.subflow(at)
                 {
                     subflow.proven();
-                    subflow.state = State::Open;
+                    subflow.establish();
                     self.host.tally.joined += 1;
                 }
                 let fresh = self.host.established(at, segment);
@@ -213,8 +219,12 @@ impl Client {
             for join in connection.subflows.iter().filter(|subflow| subflow.join.is_some()) {
                 outcome.joins += 1;
                 match join.end {
-                    None | Some(Ending::Finished) => outcome.joined += 1,
-                    Some(Ending::Reset) => outcome.refused += 1,
+                    end if join.established => {
+                        outcome.joined += 1;
+                        outcome.broken += u64::from(!matches!(end, None | Some(Ending::Finished)));
+                    }
+                    None => outcome.pending += 1,
+                    Some(Ending::Finished | Ending::Reset) => outcome.refused += 1,
                     Some(Ending::Lost) => outcome.lost += 1,
                     Some(Ending::WrongHmac) => outcome.wrong_hmac += 1,
                     Some(Ending::NoMptcp) => outcome.no_mptcp += 1,
@@ -271,7 +281,7 @@ impl Client {
         if let Some(nonces) = subflow.join {
             return self.welcomed(at, nonces, segment);
         }
-        subflow.state = State::Open;
+        subflow.establish();
         let capable = segment.find(|option| match option {
             MpOption::CapableSynAck { version, flags, sender } => Some((*version, *flags, *sender)),
             _ => None,

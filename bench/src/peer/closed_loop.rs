@@ -15,12 +15,14 @@ use engine::frames::VecFrames;
 use engine::pipeline::{Context, Pipeline};
 use engine::tick::Tick;
 use hashbrown::HashMap;
+use ipc::counter::Counter;
 use ipc::counters::WorkerCounters;
 use ipc::id::PortId;
 use ipc::limits::BURST;
 use packet::build::CLIENT_MAC;
 
 use super::client::{Client, Plan};
+use super::host::Random;
 use super::report::{Balancer, Report};
 use super::scheme;
 use super::segment::{self, NoSegment, Segment};
@@ -68,9 +70,16 @@ pub struct ClosedLoop {
     by_mac: HashMap<[u8; 6], usize>,
     port_mac: [u8; 6],
     captures: Option<Captures>,
+    /// Which packets are lost.
+    luck: Random,
+    lose: u64,
+    /// Packets after which Weft has empty tables again; 0: never.
+    restart: u64,
     now: Duration,
     sent: u64,
     forwarded: u64,
+    lost: u64,
+    restarts: u64,
 }
 
 /// What a run is made of.
@@ -86,6 +95,10 @@ pub struct Setup<'a> {
     pub kernel_keys: bool,
     /// Whether they take explicit tokens.
     pub explicit: bool,
+    /// One packet in so many is lost on its way from a client or from a server; 0: none.
+    pub lose: u64,
+    /// Weft's tables are empty again after so many packets; 0: never.
+    pub restart: u64,
     /// The numbers everything follows from.
     pub seed: u64,
     /// Where captures go.
@@ -127,10 +140,22 @@ impl ClosedLoop {
             by_mac,
             port_mac: port.mac.unwrap_or(packet::build::PORT_MAC),
             captures: setup.out.map(Captures::create).transpose()?,
+            luck: Random::new(setup.seed.wrapping_add(0x105e)),
+            lose: setup.lose,
+            restart: setup.restart,
             now: Duration::ZERO,
             sent: 0,
             forwarded: 0,
+            lost: 0,
+            restarts: 0,
         })
+    }
+
+    /// Whether the next packet gets lost.
+    fn is_lost(&mut self) -> bool {
+        let lost = self.lose > 0 && self.luck.long().is_multiple_of(self.lose);
+        self.lost += u64::from(lost);
+        lost
     }
 
     /// Runs until every connection is over; `progress` hears how many are.
@@ -162,16 +187,24 @@ impl ClosedLoop {
     fn send_up(&mut self) -> anyhow::Result<usize> {
         self.now += HOP;
         let segments = self.client.take_out();
-        let frames: Vec<Vec<u8>> =
-            segments.iter().map(|segment| segment.frame(CLIENT_MAC, self.port_mac)).collect();
-        for frame in &frames {
+        let count = segments.len();
+        let mut frames = Vec::with_capacity(count);
+        for segment in segments {
+            let frame = segment.frame(CLIENT_MAC, self.port_mac);
             if let Some(captures) = &mut self.captures {
-                captures.clients.write(self.now, frame, 0)?;
+                captures.clients.write(self.now, &frame, 0)?;
+            }
+            if !self.is_lost() {
+                frames.push(frame);
             }
         }
-        let count = frames.len();
-        self.sent += count as u64;
         for burst in frames.chunks(BURST) {
+            let restarts = (self.sent + burst.len() as u64).checked_div(self.restart).unwrap_or(0);
+            if restarts > self.restarts {
+                self.restarts = restarts;
+                self.world.forget();
+            }
+            self.sent += burst.len() as u64;
             self.balance(burst.to_vec())?;
         }
         Ok(count)
@@ -249,7 +282,9 @@ impl ClosedLoop {
                 if let Some(captures) = &mut self.captures {
                     captures.backends.write(self.now, &frame, 0)?;
                 }
-                self.reach_client(&frame)?;
+                if !self.is_lost() {
+                    self.reach_client(&frame)?;
+                }
             }
         }
         Ok(count)
@@ -263,7 +298,16 @@ impl ClosedLoop {
         let reader = self.counters.reader();
         let reasons = Reasons::of(&reader).occurred();
         let reasons = reasons.into_iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect();
-        let balancer = Balancer { received: self.sent, sent: self.forwarded, reasons };
+        let counters =
+            Counter::ALL.iter().map(|counter| (counter.name().to_owned(), reader.counter(*counter)));
+        let balancer = Balancer {
+            received: self.sent,
+            sent: self.forwarded,
+            lost: self.lost,
+            restarts: self.restarts,
+            reasons,
+            counters: counters.filter(|(_, count)| *count > 0).collect(),
+        };
         let servers =
             self.seats.iter().map(|seat| (seat.name.clone(), seat.server.tally().clone())).collect();
         Ok(Report::new(Some(balancer), Some(&self.client), servers))

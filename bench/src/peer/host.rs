@@ -50,6 +50,16 @@ pub struct Tally {
     pub early: u64,
     /// Connections whose keys came from a TLS session.
     pub keyed: u64,
+    /// Connections whose key the balancer chose.
+    pub given: u64,
+    /// SYNs that came again, and with the key they had brought at first.
+    pub given_again: u64,
+    /// SYNs that came again with another key, or brought one that names another server.
+    pub given_wrong: u64,
+    /// Segments whose echoed timestamp names this server.
+    pub numbered: u64,
+    /// Segments whose echoed timestamp names another.
+    pub numbered_wrong: u64,
     /// Segments of no flow that is known here.
     pub stray: u64,
     /// Resets received.
@@ -73,6 +83,11 @@ impl Tally {
         self.wrong_echo += other.wrong_echo;
         self.early += other.early;
         self.keyed += other.keyed;
+        self.given += other.given;
+        self.given_again += other.given_again;
+        self.given_wrong += other.given_wrong;
+        self.numbered += other.numbered;
+        self.numbered_wrong += other.numbered_wrong;
         self.stray += other.stray;
         self.resets += other.resets;
         self.again += other.again;
@@ -194,6 +209,22 @@ impl Host {
     pub fn acknowledge(&mut self, at: At) {
         let option = self.connection(at).map(|connection| connection.state_option(at.subflow));
         self.send(at, Flags::ACK, option.unwrap_or_default());
+    }
+
+    /// Sends the proof of a join again.
+    pub fn prove_again(&mut self, at: At) {
+        let now = self.now;
+        if let Some(segment) = self.subflow(at).and_then(|subflow| subflow.proof_again(now)) {
+            self.out.push(segment);
+        }
+    }
+
+    /// What comes for a subflow that is over: the FIN again where our acknowledgment of it was lost.
+    pub fn linger(&mut self, at: At, segment: &Segment) {
+        let ended = self.subflow(at).is_some_and(|subflow| subflow.end == Some(End::Finished));
+        if ended && segment.flags.fin() {
+            self.acknowledge(at);
+        }
     }
 
     /// Refuses a subflow.

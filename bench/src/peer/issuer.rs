@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use ipc::id::BackendId;
+use packet::Key;
 use steering::cipher::Ciphers;
-use steering::key::read_private_data;
 use steering::ranges::Ranges;
 
 use super::connection::{End, Signal};
@@ -49,19 +49,25 @@ pub enum Issuer {
 pub struct Issued {
     /// Its key and token.
     pub end: End,
-    /// What the low bits of its timestamps say.
-    pub mark: Option<u16>,
+    /// Whether the balancer chose them.
+    pub given: bool,
 }
 
 impl Issuer {
-    /// A key with its token, or a token alone. `extra` is what the tunnel brought beside the packet. `None`: there is
-    /// none to be had, and the connection will be plain TCP.
-    pub fn issue(&self, version: u8, signal: Signal, extra: &[u8], random: &mut Random) -> Option<Issued> {
+    /// A key with its token, or a token alone. `given` is the key that came with the SYN. `None`: there is none to be
+    /// had, and the connection will be plain TCP.
+    pub fn issue(
+        &self,
+        version: u8,
+        signal: Signal,
+        given: Option<Key>,
+        random: &mut Random,
+    ) -> Option<Issued> {
         let mut draw = || match signal {
             Signal::Keys => End::of_key(version, random.key()),
             Signal::G | Signal::E => End::of_token(random.word()),
         };
-        let plain = |end| Issued { end, mark: None };
+        let plain = |end| Issued { end, given: false };
         match self {
             Self::Random => Some(plain(draw())),
             Self::Ranges { ranges, own } => {
@@ -74,15 +80,15 @@ impl Issuer {
                     [odd, !odd].into_iter().filter_map(|odd| ciphers.token(odd, *number, serial));
                 tokens.next().map(|(token, _)| plain(End::of_token(token)))
             }
-            Self::Given { number } => {
-                // None for those that the balancer does not choose for: clients without timestamps, or of version 0.
-                let key = read_private_data(extra).map(|(_, key)| End::of_key(version, key.0));
-                Some(Issued { end: key.unwrap_or_else(draw), mark: Some(*number) })
-            }
+            // None for those that the balancer does not choose for: clients without timestamps.
+            Self::Given { .. } => Some(match given {
+                Some(key) => Issued { end: End::of_key(version, key.0), given: true },
+                None => plain(draw()),
+            }),
         }
     }
 
-    /// What the low bits of the timestamps of subflows say that are no MPTCP connection's first.
+    /// What the low bits of the timestamps of every connection say, plain ones too.
     pub fn mark(&self) -> Option<u16> {
         match self {
             Self::Given { number } => Some(*number),
@@ -106,7 +112,7 @@ mod tests {
         for (_, own) in backends {
             let issuer = Issuer::Ranges { ranges: Arc::clone(&ranges), own };
             for version in [0, 1] {
-                let end = issuer.issue(version, Signal::Keys, &[], &mut random).unwrap().end;
+                let end = issuer.issue(version, Signal::Keys, None, &mut random).unwrap().end;
                 assert_eq!(proof::token(version, end.key.first_chunk().unwrap()), end.token);
                 assert!(ranges.shares(own).any(|share| u32::from(share) == end.token >> 20));
             }
@@ -121,10 +127,10 @@ mod tests {
             let ciphers = Ciphers::new(keys);
             let issuer = Issuer::Cipher { ciphers, number: 77 };
             for _ in 0..100 {
-                let token = issuer.issue(1, Signal::E, &[], &mut random).unwrap().end.token;
+                let token = issuer.issue(1, Signal::E, None, &mut random).unwrap().end.token;
                 assert_eq!((token % 2 == 1, ciphers.number(token)), (odd, Some(77)));
             }
-            assert!(issuer.issue(1, Signal::Keys, &[], &mut random).is_none());
+            assert!(issuer.issue(1, Signal::Keys, None, &mut random).is_none());
         }
     }
 }

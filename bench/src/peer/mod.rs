@@ -117,6 +117,12 @@ pub struct Loop {
     /// Bytes sent, and sent back, over each subflow.
     #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub bytes: u32,
+    /// Loses one packet in so many, by chance, on the way from clients and from servers; 0: none.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub lose: u64,
+    /// Empties Weft's tables after every so many packets, as a restart does that finds none kept; 0: never.
+    #[arg(long, value_name = "PACKETS", default_value_t = 0)]
+    pub restart_after: u64,
     /// The number that keys, nonces and data follow from.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -147,7 +153,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
 pub fn run_loop(arguments: &Loop) -> anyhow::Result<Report> {
     let config: Config = match &arguments.config {
         Some(path) => world::load(path)?,
-        None => arguments.steering.configuration(arguments.backends)?,
+        None => arguments.steering.configuration(arguments.backends, arguments.signal)?,
     };
     let family = if arguments.ip == "6" { Family::V6 } else { Family::V4 };
     let service = world::service(&config, family)?;
@@ -169,6 +175,8 @@ pub fn run_loop(arguments: &Loop) -> anyhow::Result<Report> {
         version: arguments.server_version.number(),
         kernel_keys: arguments.kernel_keys,
         explicit: arguments.server_signal != Signal::Keys,
+        lose: arguments.lose,
+        restart: arguments.restart_after,
         seed: arguments.seed,
         out: arguments.out.as_deref(),
     };

@@ -15,8 +15,14 @@ pub struct Balancer {
     pub received: u64,
     /// Packets it sent.
     pub sent: u64,
+    /// Packets of clients and servers that the run lost on purpose.
+    pub lost: u64,
+    /// How often its tables were emptied.
+    pub restarts: u64,
     /// Packets by the reason of their verdict.
     pub reasons: BTreeMap<String, u64>,
+    /// What else it counted, where it is not zero.
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// The client's side.
@@ -57,13 +63,16 @@ impl Report {
         servers.values().for_each(|tally| all_servers.add(tally));
         let client =
             client.map(|client| ClientSide { outcome: client.outcome(), seen: client.tally().clone() });
-        let proofs = |tally: &Tally| tally.wrong_hmac + tally.wrong_echo + tally.damaged == 0;
+        let proofs = |tally: &Tally| {
+            let numbers = tally.given_wrong + tally.numbered_wrong;
+            tally.wrong_hmac + tally.wrong_echo + tally.damaged + numbers == 0
+        };
         let passed = proofs(&all_servers)
             && all_servers.unknown_tokens.is_empty()
             && client.as_ref().is_none_or(|client| {
                 let outcome = &client.outcome;
                 let all = [outcome.mptcp, outcome.whole].iter().all(|count| *count == outcome.asked);
-                all && outcome.joined == outcome.joins && proofs(&client.seen)
+                all && outcome.joined == outcome.joins && outcome.broken == 0 && proofs(&client.seen)
             });
         Self { passed, balancer, client, servers, all_servers }
     }
@@ -79,13 +88,16 @@ impl fmt::Display for Report {
             )?;
             writeln!(
                 f,
-                "        {} joins: {} joined, {} refused, {} unanswered, {} wrong HMAC, {} without MPTCP",
+                "        {} joins: {} joined, {} refused, {} unanswered, {} not decided, {} wrong HMAC, \
+                 {} without MPTCP, {} broken later",
                 outcome.joins,
                 outcome.joined,
                 outcome.refused,
                 outcome.lost,
+                outcome.pending,
                 outcome.wrong_hmac,
-                outcome.no_mptcp
+                outcome.no_mptcp,
+                outcome.broken
             )?;
             writeln!(f, "        {} segments sent again, {} resets received", seen.again, seen.resets)?;
         }
@@ -99,6 +111,15 @@ impl fmt::Display for Report {
                 balancer.sent,
                 reasons.join(", ")
             )?;
+            let counter = |name| balancer.counters.get(name).copied().unwrap_or(0);
+            writeln!(
+                f,
+                "        {} flow entries made, {} tokens learned, {} times with empty tables; {} packets lost on purpose",
+                counter("flow_inserted"),
+                counter("token_learned"),
+                balancer.restarts,
+                balancer.lost
+            )?;
         }
         for (name, tally) in &self.servers {
             writeln!(
@@ -111,6 +132,13 @@ impl fmt::Display for Report {
                 tally.wrong_hmac,
                 tally.stray
             )?;
+            if tally.given + tally.numbered + tally.numbered_wrong + tally.given_wrong > 0 {
+                writeln!(
+                    f,
+                    "    {} keys given, {} given again, {} wrong; {} timestamps named this server, {} another",
+                    tally.given, tally.given_again, tally.given_wrong, tally.numbered, tally.numbered_wrong
+                )?;
+            }
             for unknown in &tally.unknown_tokens {
                 writeln!(
                     f,

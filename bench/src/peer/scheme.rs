@@ -40,11 +40,21 @@ impl Steering {
         }
     }
 
-    /// A configuration with a VIP of each family that steers so.
+    /// The same, and what Weft has to be told of how clients name themselves.
+    fn told(self, signal: Option<Signal>) -> String {
+        let explicit = match (self, signal) {
+            (Self::Learn, Some(Signal::G)) => "explicit_tokens = [\"G\"]\n",
+            (Self::Learn, Some(Signal::E)) => "explicit_tokens = [\"E\"]\n",
+            _ => "",
+        };
+        format!("{}{explicit}", self.lines())
+    }
+
+    /// A configuration with a VIP of each family that steers so, and understands how clients name themselves.
     ///
     /// # Errors
     /// `backends` is out of range.
-    pub fn configuration(self, backends: u16) -> anyhow::Result<Config> {
+    pub fn configuration(self, backends: u16, signal: Option<Signal>) -> anyhow::Result<Config> {
         let mut text = String::from(
             "[dataplane]\nworkers = [0]\nflows = 100000\ntokens = 100000\n\
              [[dataplane.port]]\ndevice = \"net_null0\"\nmac = \"02:00:00:00:02:01\"\n\
@@ -65,7 +75,7 @@ impl Steering {
             "[[vip]]\nname = \"vip\"\naddress = [\"203.0.113.1\", \"2001:db8:ff::1\"]\nport = 443\n\
              protocol = \"tcp\"\npool = \"pool\"\nforward = \"gue\"\n\
              [vip.mptcp]\n{}unknown_token = \"drop\"\n",
-            self.lines()
+            self.told(signal)
         );
         Config::parse(&text, "the simulator's own configuration").map_err(|problems| {
             let list: Vec<String> = problems.iter().map(ToString::to_string).collect();

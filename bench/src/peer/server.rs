@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use packet::Flags;
+use packet::{Flags, Key};
+use steering::key::{number_of, read_private_data};
 
 use super::connection::{Connection, End, Signal};
 use super::host::{At, Host, Tally, UnknownToken};
@@ -56,11 +57,14 @@ impl Server {
         self.host.now = now;
         let opens = segment.flags.opens();
         let known = self.host.find(segment);
+        let given = self.read_numbers(segment, extra);
         let state = known.and_then(|at| self.host.subflow(at).map(|subflow| subflow.state));
         match (known, state) {
-            (Some(at), Some(state)) if !opens || state != State::Closed => self.known(at, state, segment),
+            (Some(at), Some(state)) if !opens || state != State::Closed => {
+                self.known(at, state, segment, given);
+            }
             _ if segment.flags.rst() => {}
-            _ if opens => self.opened(segment, extra),
+            _ if opens => self.opened(segment, given),
             _ => {
                 self.host.tally.stray += 1;
                 self.host.deny(segment, Vec::new());
@@ -83,13 +87,41 @@ impl Server {
         core::mem::take(&mut self.host.out)
     }
 
-    fn known(&mut self, at: At, state: State, segment: &Segment) {
+    /// Where the balancer chooses keys: the one that came with a SYN. What names another server than this is counted.
+    fn read_numbers(&mut self, segment: &Segment, extra: &[u8]) -> Option<Key> {
+        let own = self.issuer.mark()?;
+        let tally = &mut self.host.tally;
+        if segment.flags.opens() {
+            let (number, key) = read_private_data(extra)?;
+            tally.given_wrong += u64::from(number != own);
+            return Some(key);
+        }
+        match segment.options.timestamps.and_then(|(_, echo)| number_of(echo)) {
+            Some(number) if number == own => tally.numbered += 1,
+            Some(_) => tally.numbered_wrong += 1,
+            None => {}
+        }
+        None
+    }
+
+    fn known(&mut self, at: At, state: State, segment: &Segment, given: Option<Key>) {
         if segment.flags.rst() {
             return self.host.reset(at, segment);
         }
-        if segment.flags.opens() || state == State::Closed {
+        if let (true, State::Answered, Some(Key(key))) = (segment.flags.opens(), state, given) {
+            let first = self.host.connection(at).map(|connection| &connection.local.key);
+            if let Some(first) = first.filter(|first| !first.is_empty()) {
+                let same = first[..] == key;
+                self.host.tally.given_again += u64::from(same);
+                self.host.tally.given_wrong += u64::from(!same);
+            }
+        }
+        if segment.flags.opens() {
             // A retransmission: what answers it is sent again by the clock.
             return;
+        }
+        if state == State::Closed {
+            return self.host.linger(at, segment);
         }
         if state == State::Answered && !self.third(at, segment) {
             return;
@@ -128,7 +160,7 @@ impl Server {
     }
 
     /// A SYN of a flow that is not known.
-    fn opened(&mut self, syn: &Segment, extra: &[u8]) {
+    fn opened(&mut self, syn: &Segment, given: Option<Key>) {
         let capable = syn.find(|option| match option {
             MpOption::CapableSyn { version, flags, sender } => Some((*version, *flags, *sender)),
             _ => None,
@@ -140,32 +172,38 @@ impl Server {
         match (capable, join) {
             (None, Some((token, nonce))) => self.join(syn, token, nonce),
             (Some((version, flags, _)), None) if version.min(1) <= self.version => {
-                self.capable(syn, extra, version.min(self.version), flags);
+                self.capable(syn, given, version.min(self.version), flags);
             }
             // Neither, or both at once, which contradict each other.
             _ => {
-                let mut first = Subflow::answer(syn, self.host.random.word());
-                first.mark = self.issuer.mark();
+                let first = self.subflow(syn);
                 let at = self.host.adopt(Connection::new(1, Signal::Keys, 0, false, first));
                 self.host.send(at, Flags::SYN.with(Flags::ACK), Vec::new());
             }
         }
     }
 
+    /// The subflow that a SYN opens.
+    fn subflow(&mut self, syn: &Segment) -> Subflow {
+        let mut subflow = Subflow::answer(syn, self.host.random.word());
+        subflow.mark = self.issuer.mark();
+        subflow
+    }
+
     /// A SYN that asks for MPTCP.
-    fn capable(&mut self, syn: &Segment, extra: &[u8], version: u8, flags: u8) {
-        let first = Subflow::answer(syn, self.host.random.word());
+    fn capable(&mut self, syn: &Segment, given: Option<Key>, version: u8, flags: u8) {
+        let first = self.subflow(syn);
         let explicit = version == 1 && self.side.is_some();
         let (signal, flags) = if explicit { Signal::chosen(flags) } else { (Signal::Keys, FLAG_H) };
         let mut connection = Connection::new(version, signal, flags, false, first);
         let drawn = (0..DRAWS).find_map(|_| {
-            let issued = self.issuer.issue(version, signal, extra, &mut self.host.random)?;
+            let issued = self.issuer.issue(version, signal, given, &mut self.host.random)?;
             let token = issued.end.token;
             (!self.host.tokens.contains_key(&token) && token != 0).then_some(issued)
         });
         let answer = drawn.map(|issued| {
+            self.host.tally.given += u64::from(issued.given);
             connection.local = issued.end;
-            connection.subflows.iter_mut().for_each(|first| first.mark = issued.mark);
             let [sender, _] = connection.names();
             MpOption::CapableSynAck { version, flags: connection.flags, sender }
         });
@@ -190,9 +228,8 @@ impl Server {
             return self.host.deny(syn, vec![MpOption::Reset { transient: true, reason: 1 }]);
         }
         let local = self.host.random.word();
-        let mut subflow = Subflow::answer(syn, self.host.random.word());
+        let mut subflow = self.subflow(syn);
         subflow.join = Some(Nonces { local, remote });
-        subflow.mark = self.issuer.mark();
         let Some(at) = self.host.extend(index, subflow) else { return };
         let hmac = self.host.connection(at).map(|connection| {
             let keys = [&connection.local.key[..], &connection.remote.key];
@@ -231,7 +268,7 @@ impl Server {
             return false;
         }
         if let Some(subflow) = self.host.subflow(at) {
-            subflow.state = State::Open;
+            subflow.establish();
         }
         self.host.tally.joined += 1;
         // Until this comes the client may not send data (RFC 8684 section 3.2).
@@ -247,7 +284,7 @@ impl Server {
         });
         let Some(connection) = self.host.connection(at) else { return false };
         if let Some(first) = connection.subflows.first_mut() {
-            first.state = State::Open;
+            first.establish();
         }
         let offered = !connection.local.key.is_empty() || connection.local.token != 0;
         let Some((version, sender, receiver)) = capable.filter(|_| offered) else {
@@ -272,13 +309,14 @@ impl Server {
 mod tests {
     use super::super::client::{Client, Plan};
     use super::*;
+    use steering::key::private_data;
 
-    #[test]
-    fn a_join_succeeds_although_what_acknowledges_its_proof_is_lost() {
-        let second = "10.0.2.1".parse().unwrap();
-        let plan = Plan {
+    const SECOND: &str = "10.0.2.1";
+
+    fn plan() -> Plan {
+        Plan {
             service: "10.9.9.9:8000".parse().unwrap(),
-            addresses: vec!["10.0.1.1".parse().unwrap(), second],
+            addresses: vec!["10.0.1.1".parse().unwrap(), SECOND.parse().unwrap()],
             connections: 1,
             at_once: 1,
             joins: 1,
@@ -286,7 +324,101 @@ mod tests {
             echo: true,
             version: 1,
             signal: Signal::Keys,
-        };
+        }
+    }
+
+    /// A client and a server that holds number 7, between them somebody who gives each SYN this key and loses the first
+    /// SYN/ACK.
+    fn given(plan: Plan, keys: impl Fn(u32) -> [u8; 8]) -> (Client, Server) {
+        let version = plan.version;
+        let mut client = Client::new(1, plan).unwrap();
+        let mut server = Server::new(2, version, None).with(Issuer::Given { number: 7 });
+        let (mut syns, mut lost) = (0, 0);
+        for millis in (0..30_000).step_by(100) {
+            let now = Duration::from_millis(millis);
+            client.tick(now);
+            for segment in client.take_out() {
+                let extra = if segment.flags.opens() {
+                    syns += 1;
+                    private_data(7, Key(keys(syns))).to_vec()
+                } else {
+                    Vec::new()
+                };
+                server.receive(&segment, &extra, now);
+            }
+            server.tick(now);
+            for segment in server.take_out() {
+                let (value, _) = segment.options.timestamps.unwrap();
+                assert_eq!(value & 0xfff, 7, "every segment names the server: {segment:?}");
+                if lost == 0 {
+                    lost += 1;
+                } else {
+                    client.receive(&segment, now);
+                }
+            }
+        }
+        (client, server)
+    }
+
+    #[test]
+    fn a_key_that_the_balancer_gives_is_the_servers_own_and_every_segment_comes_back_with_its_number() {
+        for version in [0, 1] {
+            let (client, server) = given(Plan { version, ..plan() }, |_| [9; 8]);
+            assert!(client.is_done() && client.outcome().whole == 1, "{:?}", client.outcome());
+            assert_eq!((client.outcome().mptcp, client.outcome().joined), (1, 1));
+            let seen = server.tally();
+            assert!(server.host.tokens.contains_key(&proof::token(version, &[9; 8])));
+            assert_eq!((seen.given, seen.given_again, seen.given_wrong, seen.numbered_wrong), (1, 1, 0, 0));
+            assert!(seen.numbered > 5, "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_syn_that_comes_again_with_another_key_is_noticed() {
+        let (_, server) = given(plan(), |syn| [u8::try_from(syn).unwrap(); 8]);
+        assert_eq!((server.tally().given_again, server.tally().given_wrong), (0, 1));
+    }
+
+    #[test]
+    fn a_given_key_whose_token_is_taken_makes_a_plain_connection_that_is_numbered_nevertheless() {
+        let plan = Plan { connections: 2, joins: 0, ..plan() };
+        let (client, server) = given(plan, |_| [9; 8]);
+        assert_eq!((client.outcome().mptcp, client.outcome().whole, server.tally().plain), (1, 2, 1));
+        assert_eq!((server.tally().numbered_wrong, server.tally().given_wrong), (0, 0));
+    }
+
+    #[test]
+    fn a_number_or_an_echo_of_another_server_is_noticed() {
+        let mut server = Server::new(2, 1, None).with(Issuer::Given { number: 8 });
+        let mut client = Client::new(1, plan()).unwrap();
+        client.tick(Duration::ZERO);
+        let mut syn = client.take_out().remove(0);
+        server.receive(&syn, &private_data(7, Key([9; 8])), Duration::ZERO);
+        assert_eq!(server.tally().given_wrong, 1);
+        (syn.flags, syn.options.timestamps) = (Flags::ACK, Some((5, 7)));
+        server.receive(&syn, &[], Duration::ZERO);
+        assert_eq!(server.tally().numbered_wrong, 1);
+    }
+
+    #[test]
+    fn a_join_that_nobody_has_answered_yet_did_not_succeed() {
+        let (mut client, mut server) = (Client::new(1, plan()).unwrap(), Server::new(2, 1, None));
+        for millis in (0..1000).step_by(100) {
+            let now = Duration::from_millis(millis);
+            client.tick(now);
+            let segments = client.take_out();
+            let joins = |segment: &&Segment| segment.from.ip().to_string() != SECOND;
+            segments.iter().filter(joins).for_each(|segment| server.receive(segment, &[], now));
+            server.take_out().iter().for_each(|segment| client.receive(segment, now));
+        }
+        let outcome = client.outcome();
+        assert_eq!((outcome.mptcp, outcome.joins, outcome.joined, outcome.pending), (1, 1, 0, 1));
+    }
+
+    #[test]
+    fn a_join_succeeds_although_what_acknowledges_its_proof_is_lost() {
+        let second: std::net::IpAddr = SECOND.parse().unwrap();
+        let plan = plan();
         let (mut client, mut server) = (Client::new(1, plan).unwrap(), Server::new(2, 1, None));
         let mut lost = 0;
         for millis in (0..20_000).step_by(100) {

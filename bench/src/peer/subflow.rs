@@ -70,6 +70,8 @@ pub struct Subflow {
     pub remote: SocketAddr,
     /// How far it is.
     pub state: State,
+    /// Whether it ever was [`State::Open`].
+    pub established: bool,
     /// How it ended.
     pub end: Option<End>,
     /// Of a joined one.
@@ -109,6 +111,7 @@ impl Subflow {
             local,
             remote,
             state: State::Opening,
+            established: false,
             end: None,
             join: None,
             map: None,
@@ -151,6 +154,12 @@ impl Subflow {
         if let Some((value, _)) = segment.options.timestamps {
             self.echo = value;
         }
+    }
+
+    /// The handshake is over.
+    pub fn establish(&mut self) {
+        self.state = State::Open;
+        self.established = true;
     }
 
     /// The place of a sequence number of theirs after their SYN, which has place 0.
@@ -315,16 +324,21 @@ impl Subflow {
         }
         self.due = Some(now + FIRST_WAIT * (1 << self.tries));
         self.tries += 1;
-        let stamps = self.stamps.then(|| self.stamp(now));
-        let expected = self.expected;
-        let again = self.waiting.iter().chain(&self.proof).map(|sent| {
-            let mut segment = sent.clone();
-            segment.options.timestamps = stamps;
-            if segment.flags.ack() {
-                segment.ack = expected;
-            }
-            segment
-        });
-        again.collect()
+        self.waiting.iter().chain(&self.proof).map(|sent| self.renewed(sent, now)).collect()
+    }
+
+    /// The proof, to be sent once more.
+    pub fn proof_again(&self, now: Duration) -> Option<Segment> {
+        self.proof.as_ref().map(|sent| self.renewed(sent, now))
+    }
+
+    /// A segment that was sent, with the time and the acknowledgment of now.
+    fn renewed(&self, sent: &Segment, now: Duration) -> Segment {
+        let mut segment = sent.clone();
+        segment.options.timestamps = self.stamps.then(|| self.stamp(now));
+        if segment.flags.ack() {
+            segment.ack = self.expected;
+        }
+        segment
     }
 }
