@@ -1,9 +1,7 @@
 //! What strangers can do to tokens and flows, counted: docs/threat-model.md has the rows these tests print
 //! (`cargo test -p engine --release --test attacks -- --nocapture`).
 //!
-//! Every test drives whole packets through the pipeline in simulated time. Keys are hashed as servers hash them; where an attacker has
-//! to own a key with a chosen token, two keys that collide by chance are searched first, which takes as long as it would take
-//! anybody who may choose the victim, too.
+//! Every test drives whole packets through the pipeline in simulated time. Keys are hashed as servers hash them.
 #![cfg(not(loom))]
 #![allow(
     clippy::unwrap_used,
@@ -13,11 +11,11 @@
     reason = "helpers of tests, with small numbers"
 )]
 
+mod floods;
+mod keys;
+#[path = "../support/mod.rs"]
 mod support;
 
-use std::collections::HashMap;
-
-use engine::limits::Limits;
 use engine::reported::Reports;
 use engine::token_table::Proof;
 use ipc::counter::Counter;
@@ -84,18 +82,6 @@ fn reports(world: &World) -> Reports<'_> {
     Reports { tables: &world.tables, snapshot: &world.snapshot, now: world.now() }
 }
 
-/// Two different keys of one token: by the birthday bound after some 80,000 tries.
-fn colliding_keys() -> [Key; 2] {
-    let mut random = Random(11);
-    let mut seen = HashMap::new();
-    loop {
-        let key = Key(random.next().to_be_bytes());
-        if let Some(other) = seen.insert(token(key), key) {
-            return [other, key];
-        }
-    }
-}
-
 /// Opens a connection with this key on this backend.
 fn connect_to(world: &mut World, to: &str, key: Key, nth: usize) -> Flow {
     let flow = world.flow_to(to, Family::V4, 9, 8000, nth);
@@ -109,171 +95,6 @@ fn last(world: &mut World, flow: &Flow) {
         world.wait(40);
         send_data(world, flow);
     }
-}
-
-/// What a flood of whole forged handshakes costs: honest connections that lasted, that began during it, and how many of the
-/// newcomers' joins found their server.
-struct Flood {
-    networks: u16,
-    guarded: bool,
-    agents: bool,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Outcome {
-    old: usize,
-    old_joined: usize,
-    new: usize,
-    new_joined: usize,
-    astray: usize,
-}
-
-impl Flood {
-    fn run(&self) -> Outcome {
-        let mut world = world(10, ENTRIES);
-        if self.guarded {
-            world.tables.lifetimes.limits = Limits {
-                flows_per_prefix: Limits::share(ENTRIES, 10, 4, 1),
-                tokens_per_prefix: Limits::token_share(ENTRIES, 10, 1),
-                ..Limits::default()
-            };
-        }
-        let mut random = Random(5);
-        let mut outcome = Outcome::default();
-        let mut old: Vec<(Flow, Key, Option<BackendId>)> = Vec::new();
-        for number in 0..1000 {
-            let (flow, key) = (flow_of(200 + number as u16 % 100, number), Key(random.next().to_be_bytes()));
-            let (home, _) = connect(&mut world, &flow, key, true);
-            self.report(&world, home, key);
-            old.push((flow, key, home));
-        }
-        for _ in 0..3 {
-            world.wait(40);
-            old.iter().for_each(|(flow, ..)| {
-                send_data(&mut world, flow);
-            });
-        }
-        // Ten times the tables within 32 seconds, each handshake followed by DSS traffic.
-        let mut new = Vec::new();
-        for number in 0..10 * ENTRIES as u32 {
-            let (network, nth) = if self.networks == 1 {
-                (1, number)
-            } else {
-                (1000 + (number % u32::from(self.networks)) as u16, number / u32::from(self.networks))
-            };
-            connect(&mut world, &flow_of(network, nth), Key(random.next().to_be_bytes()), true);
-            if number % 160 == 0 {
-                let nth = 5000 + number / 160;
-                let flow = flow_of(200 + (nth % 100) as u16, nth);
-                let key = Key(random.next().to_be_bytes());
-                let (home, _) = connect(&mut world, &flow, key, true);
-                self.report(&world, home, key);
-                new.push((key, home));
-            }
-            if number % (10 * ENTRIES as u32 / 32) == 0 {
-                world.wait(1);
-            }
-        }
-        let mut nth = 0;
-        let mut joined = |world: &mut World, key, home| {
-            nth += 1;
-            match join(world, key, nth) {
-                (Reason::Token, to) if to == home => (1, 0),
-                (Reason::Token, _) => (0, 1),
-                _ => (0, 0),
-            }
-        };
-        for (_, key, home) in &old {
-            let (found, astray) = joined(&mut world, *key, *home);
-            (outcome.old, outcome.old_joined) = (outcome.old + 1, outcome.old_joined + found);
-            outcome.astray += astray;
-        }
-        for (key, home) in &new {
-            let (found, astray) = joined(&mut world, *key, *home);
-            (outcome.new, outcome.new_joined) = (outcome.new + 1, outcome.new_joined + found);
-            outcome.astray += astray;
-        }
-        println!(
-            "| forged handshakes with DSS, {} networks, guard {}, agents {} | {} of {} | {} of {} | {} |",
-            self.networks,
-            if self.guarded { "10 %" } else { "off" },
-            if self.agents { "yes" } else { "no" },
-            outcome.old_joined,
-            outcome.old,
-            outcome.new_joined,
-            outcome.new,
-            outcome.astray,
-        );
-        outcome
-    }
-
-    fn report(&self, world: &World, home: Option<BackendId>, key: Key) {
-        if self.agents {
-            reports(world).token_lives(home.unwrap(), token(key));
-        }
-    }
-}
-
-#[test]
-fn a_flood_from_one_network_costs_honest_joins_nothing_where_the_guard_is_on() {
-    let outcome = Flood { networks: 1, guarded: true, agents: false }.run();
-    assert_eq!((outcome.old_joined, outcome.new_joined, outcome.astray), (outcome.old, outcome.new, 0));
-    // The same flood without a bound pushes provisional tokens out, and nothing else.
-    let unguarded = Flood { networks: 1, guarded: false, agents: false }.run();
-    assert_eq!((unguarded.old_joined, unguarded.astray), (unguarded.old, 0));
-    assert!(unguarded.new_joined < unguarded.new, "{unguarded:?}");
-}
-
-#[test]
-fn a_flood_from_all_networks_costs_new_joins_without_agents_and_nothing_with_them() {
-    let without = Flood { networks: 4000, guarded: true, agents: false }.run();
-    assert_eq!((without.old_joined, without.astray), (without.old, 0), "what lasted stays");
-    let with = Flood { networks: 4000, guarded: true, agents: true }.run();
-    assert_eq!((with.old_joined, with.new_joined, with.astray), (with.old, with.new, 0));
-}
-
-#[test]
-fn what_the_guard_refuses_is_balanced_without_state_and_counted() {
-    let mut world = world(4, ENTRIES);
-    world.tables.lifetimes.limits =
-        Limits { flows_per_prefix: 10, tokens_per_prefix: 4, tokens_per_second: 6, ..Limits::default() };
-    let mut learned = 0;
-    for number in 0..30 {
-        let flow = flow_of(1, number);
-        let expected = world.hashed(&flow);
-        let (home, new) = connect(&mut world, &flow, Key([number as u8; 8]), true);
-        assert_eq!(home, expected, "Maglev's answer either way");
-        learned += usize::from(new);
-    }
-    let count = |counter| world.counters.reader().counter(counter);
-    assert_eq!((learned, count(Counter::TokenLearned)), (4, 4));
-    assert_eq!((count(Counter::FlowOverShare), count(Counter::TokenOverShare)), (20, 2));
-    assert_eq!((count(Counter::FlowOverRate), count(Counter::TokenOverRate)), (0, 4));
-    // Another network is not meant, but for the rate of all together, which a second brings back.
-    world.wait(16);
-    assert!(connect(&mut world, &flow_of(2, 0), Key([99; 8]), false).1);
-}
-
-#[test]
-fn a_key_searched_for_a_victims_token_takes_no_connection_that_lasted_or_was_proven() {
-    let [victims, attackers] = colliding_keys();
-    // Within the same moment: nobody knows whose it is.
-    let mut at_once = world(4, ENTRIES);
-    connect_to(&mut at_once, "b1", victims, 0);
-    connect_to(&mut at_once, "b2", attackers, 1);
-    assert_eq!(join(&mut at_once, victims, 1), (Reason::AmbiguousToken, None));
-    // An agent settles it.
-    let b1 = at_once.id_of("b1");
-    reports(&at_once).token_lives(b1, token(victims));
-    assert_eq!(join(&mut at_once, victims, 2), (Reason::Token, Some(b1)));
-
-    let mut lasted = world(4, ENTRIES);
-    let flow = connect_to(&mut lasted, "b1", victims, 0);
-    last(&mut lasted, &flow);
-    connect_to(&mut lasted, "b2", attackers, 1);
-    let b1 = lasted.id_of("b1");
-    assert_eq!(join(&mut lasted, victims, 1), (Reason::Token, Some(b1)));
-    assert_eq!(lasted.counters.reader().counter(Counter::TokenConflict), 1);
 }
 
 #[test]
