@@ -109,7 +109,8 @@ fn socket(cli: &WeftctlCli) -> Result<PathBuf, Failed> {
     }
     match &cli.config {
         Some(file) => {
-            let config = Config::load(file).map_err(Failed::Problems)?;
+            // Who may talk to the control plane need not be one who may read its secrets.
+            let config = Config::load_without_secrets(file).map_err(Failed::Problems)?;
             Ok(config.dataplane.runtime_dir.join(SOCKET))
         }
         None => Ok(Path::new(RUNTIME_DIR).join(SOCKET)),
@@ -321,6 +322,7 @@ fn print_json(value: &Value) {
 fn check(file: &Path, json: bool) -> ExitCode {
     let result = Config::load(file);
     let problems = result.as_ref().err().map(Vec::as_slice).unwrap_or_default();
+    let exposure = result.as_ref().ok().and_then(|config| config.exposure(file));
     if json {
         let listed: Vec<Value> = problems
             .iter()
@@ -333,7 +335,7 @@ fn check(file: &Path, json: bool) -> ExitCode {
                 })
             })
             .collect();
-        print_json(&json!({ "valid": result.is_ok(), "problems": listed }));
+        print_json(&json!({ "valid": result.is_ok(), "problems": listed, "warning": exposure }));
     } else if let Ok(config) = &result {
         let backends: usize = config.pools.iter().map(|pool| pool.backends.len()).sum();
         say(&format!(
@@ -342,6 +344,7 @@ fn check(file: &Path, json: bool) -> ExitCode {
             config.vips.len(),
             config.pools.len()
         ));
+        exposure.iter().for_each(|sentence| eprintln!("warning: {sentence}"));
     } else {
         problems.iter().for_each(|problem| eprintln!("{problem}"));
     }

@@ -48,6 +48,7 @@ fn of_control(control: &Control, status: &DataplaneStatus) -> Vec<String> {
             .reload_problem()
             .map(|problem| format!("the last reload changed nothing: {problem}; mend the file and reload")),
     );
+    problems.extend(control.effective().exposure(control.path()));
     for backend in table::unresolved(control) {
         problems.push(format!(
             "backend {backend} has no MAC address and gets no packets: see that it or its gateway answers ARP or \

@@ -386,3 +386,68 @@ fn a_data_plane_that_comes_back_with_empty_tables_is_a_problem() {
     let problems = place.json(&["status"])["problems"].to_string();
     assert!(problems.contains("its tables began empty"), "{problems}");
 }
+
+#[test]
+fn a_secret_in_a_file_of_its_own_is_read_again_with_every_reload() {
+    use ipc::message::Secret;
+    let place = Place::new();
+    let key = place.dir.path().join("odd.key");
+    let put = |digits: &str, mode| {
+        std::fs::write(&key, digits).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    put("0123456789abcdef\n", 0o600);
+    let steering = "steering = [\"token-map\"]\ntoken_map = \"cipher\"\ncipher_key_odd_file = \"odd.key\"";
+    let text = EXAMPLE.replace("steering = [\"learn\"]", steering);
+    place.write(
+        &text.replace("weight  = 100", "number = 1").replace("name    = \"b2\"", "name = \"b2\"\nnumber = 2"),
+    );
+    let (dataplane, _ctrlplane) = place.both();
+    let odd = || dataplane.state().vips[&name("web")].steering.cipher_keys[1];
+    assert_eq!(odd(), Some(Secret([1, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef])));
+    assert!(
+        !place.weftctl(&["status"]).out.contains("problem"),
+        "a file that only names a secret may be read by all"
+    );
+
+    put("fedcba9876543210", 0o640);
+    assert_eq!(place.weftctl(&["reload"]).code, 0);
+    assert_eq!(odd(), Some(Secret([0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10])));
+
+    put("0000111122223333", 0o644);
+    let config = place.config().display().to_string();
+    for arguments in [&["reload"][..], &["check", &config]] {
+        let said = place.weftctl(arguments);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(
+            said.err.contains("odd.key holds a secret, and its mode 0644 lets others at it; run chmod 600"),
+            "{said:?}"
+        );
+        assert!(!said.err.contains("00001111"), "no byte of it: {said:?}");
+    }
+    assert_eq!(odd(), Some(Secret([0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10])), "nothing changed");
+    put("no secret", 0o600);
+    assert!(
+        place.weftctl(&["reload"]).err.contains("odd.key holds is no secret of the right length; write 16")
+    );
+    std::fs::remove_file(&key).unwrap();
+    assert!(place.weftctl(&["reload"]).err.contains("No such file"));
+    assert_eq!(place.weftctl(&["vip", "list"]).code, 0, "weftctl finds its socket without the secrets");
+}
+
+#[test]
+fn a_file_with_a_secret_inside_that_all_may_read_is_a_problem_of_the_status() {
+    let place = Place::new();
+    let steering = "steering = [\"learn\"]\nkey_secret = \"00112233445566778899aabbccddeeff\"";
+    place.write(&EXAMPLE.replace("steering = [\"learn\"]", steering));
+    let mode =
+        |mode| std::fs::set_permissions(place.config(), std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o644);
+    let _both = place.both();
+    let told = "weft.toml holds a secret, and its mode 0644 lets everybody read it: run chmod o-rwx on it";
+    assert!(place.weftctl(&["status"]).out.contains(told), "{}", place.weftctl(&["status"]).out);
+    let check = place.weftctl(&["check", &place.config().display().to_string()]);
+    assert!(check.code == 0 && check.err.contains(told), "{check:?}");
+    mode(0o640);
+    assert!(!place.weftctl(&["status"]).out.contains("holds a secret"));
+}

@@ -26,6 +26,7 @@ mod reach;
 mod read;
 mod reference;
 pub mod schema;
+mod secret;
 mod steering;
 mod table;
 mod value;

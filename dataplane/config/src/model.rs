@@ -16,6 +16,8 @@ pub struct Config {
     pub vips: Vec<Vip>,
     /// `[agents]`.
     pub agents: Option<Agents>,
+    /// Whether the file itself holds a secret, so that not everybody should read it.
+    pub has_secret_inside: bool,
 }
 
 /// `[agents]`: read once by weft-ctrlplane, at its start.

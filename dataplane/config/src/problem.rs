@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::ops::Range;
+use std::path::Path;
 
 /// One mistake, at a place of the file. Its `Display` is `NAME:LINE:COLUMN: sentence`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,11 +44,40 @@ pub(crate) struct Report<'t> {
     file: &'t str,
     text: &'t str,
     problems: Vec<Problem>,
+    secrets: Secrets,
+    has_secret_inside: bool,
+}
+
+/// Whether files of secrets are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Secrets {
+    /// They are.
+    Read,
+    /// They are left alone: a secret in a file is none.
+    Leave,
 }
 
 impl<'t> Report<'t> {
-    pub fn new(file: &'t str, text: &'t str) -> Self {
-        Self { file, text, problems: Vec::new() }
+    pub fn new(file: &'t str, text: &'t str, secrets: Secrets) -> Self {
+        Self { file, text, problems: Vec::new(), secrets, has_secret_inside: false }
+    }
+
+    /// The folder of the file, where the files it names are looked for.
+    pub fn folder(&self) -> &'t Path {
+        Path::new(self.file).parent().unwrap_or(Path::new(""))
+    }
+
+    pub fn reads_secrets(&self) -> bool {
+        self.secrets == Secrets::Read
+    }
+
+    /// Notes that the file itself holds a secret.
+    pub fn note_secret_inside(&mut self) {
+        self.has_secret_inside = true;
+    }
+
+    pub fn has_secret_inside(&self) -> bool {
+        self.has_secret_inside
     }
 
     /// Notes one problem at the start of `span`.

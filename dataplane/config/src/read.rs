@@ -10,7 +10,7 @@ use toml::de::DeTable;
 use crate::endpoint::Trouble;
 use crate::model::Config;
 use crate::pool::{self, PoolDraft};
-use crate::problem::{At, Problem, Report, Span};
+use crate::problem::{At, Problem, Report, Secrets, Span};
 use crate::schema;
 use crate::table::Table;
 use crate::{agents, port, vip};
@@ -21,7 +21,15 @@ const MAX_FILE: u64 = 16 << 20;
 impl Config {
     /// Reads a file. `Err` holds every problem found, in the order of the file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Vec<Problem>> {
-        let path = path.as_ref();
+        Self::load_with(path.as_ref(), Secrets::Read)
+    }
+
+    /// Reads a file but for the files of secrets that it names, which this user need not be allowed to read.
+    pub fn load_without_secrets(path: impl AsRef<Path>) -> Result<Self, Vec<Problem>> {
+        Self::load_with(path.as_ref(), Secrets::Leave)
+    }
+
+    fn load_with(path: &Path, secrets: Secrets) -> Result<Self, Vec<Problem>> {
         let name = path.display().to_string();
         let whole = |message: String| vec![Problem { file: name.clone(), line: 0, column: 0, message }];
         let unreadable = |error: std::io::Error| {
@@ -34,26 +42,31 @@ impl Config {
         let bytes = std::fs::read(path).map_err(unreadable)?;
         let text =
             String::from_utf8(bytes).map_err(|_| whole("is not UTF-8 text; save it as UTF-8".to_owned()))?;
-        Self::parse(&text, &name)
+        parse(&text, &name, secrets)
     }
 
-    /// Reads a text; `name` stands in front of each problem.
+    /// Reads a text as that of the file `name`: the name stands in front of each problem, and the files it names are
+    /// looked for beside it.
     pub fn parse(text: &str, name: &str) -> Result<Self, Vec<Problem>> {
-        let mut report = Report::new(name, text);
-        let (document, errors) = DeTable::parse_recoverable(text);
-        if !errors.is_empty() {
-            // What the parser recovered is a guess; complaints about a guess would only confuse.
-            for error in errors {
-                let span = error.span().unwrap_or(0..0);
-                report.problem(&span, format!("not valid TOML here: {}", error.message().trim_end()));
-            }
-            return Err(report.into_problems());
+        parse(text, name, Secrets::Read)
+    }
+}
+
+fn parse(text: &str, name: &str, secrets: Secrets) -> Result<Config, Vec<Problem>> {
+    let mut report = Report::new(name, text, secrets);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What the parser recovered is a guess; complaints about a guess would only confuse.
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            report.problem(&span, format!("not valid TOML here: {}", error.message().trim_end()));
         }
-        let config = read(document.get_ref(), &mut report);
-        match config {
-            Some(config) if report.is_clean() => Ok(config),
-            _ => Err(report.into_problems()),
-        }
+        return Err(report.into_problems());
+    }
+    let config = read(document.get_ref(), &mut report);
+    match config {
+        Some(config) if report.is_clean() => Ok(config),
+        _ => Err(report.into_problems()),
     }
 }
 
@@ -101,7 +114,8 @@ fn read<'t>(document: &'t DeTable<'t>, report: &mut Report<'_>) -> Option<Config
     let spans = spans(&pools);
     let pools = pools.into_iter().map(pool::build).collect::<Option<_>>()?;
     let vips = vips.into_iter().map(vip::build).collect::<Option<_>>()?;
-    let config = Config { dataplane: dataplane?, pools, vips, agents };
+    let config =
+        Config { dataplane: dataplane?, pools, vips, agents, has_secret_inside: report.has_secret_inside() };
     if report.is_clean() {
         for Trouble { pool, backend, sentence } in config.endpoint_troubles() {
             let span = spans.get(&(pool, backend)).cloned().unwrap_or_default();

@@ -308,18 +308,27 @@ pub mod mptcp {
     /// The table.
     pub const SECTION: Section = Section {
         header: "[vip.mptcp]",
-        meaning: "How joins (second subflows) find the backend that holds their connection.",
+        meaning: "How joins (second subflows) find the backend that holds their connection.\n\n\
+                  A secret stands here or, by a key that ends in `_file`, alone in a file of its own: hexadecimal digits, a \
+                  line end after them allowed. A relative name is looked for beside weft.toml. The file is refused if \
+                  others than its owner and group may read it, and is read again with every reload.",
         keys: &[
             STEERING,
             UNKNOWN_TOKEN,
             TOKEN_MAP,
             CIPHER_KEY_EVEN,
+            CIPHER_KEY_EVEN_FILE,
             CIPHER_KEY_ODD,
+            CIPHER_KEY_ODD_FILE,
             KEY_SECRET,
+            KEY_SECRET_FILE,
             EXPLICIT_TOKENS,
             WRONG_ENDPOINT,
         ],
     };
+    /// What keys that name a file with a secret have in common.
+    const SECRET_FILE: Key =
+        Key { name: "", kind: Kind::Text("a file's name"), default: Without::Otherwise("none"), meaning: "" };
     /// `steering`.
     pub const STEERING: Key = Key {
         name: "steering",
@@ -346,10 +355,13 @@ pub mod mptcp {
         name: "cipher_key_even",
         kind: Kind::Text("16 hexadecimal digits"),
         default: Without::Otherwise("none: even tokens name nobody"),
-        meaning: "The key of even tokens, a secret of the servers and the balancers. The file must not be readable by \
-                  others. To change keys: add the one of the other parity, let the servers use it, and remove the \
+        meaning: "The key of even tokens, a secret of the servers and the balancers. Better in a file of its own, with \
+                  `cipher_key_even_file`. To change keys: add the one of the other parity, let the servers use it, and remove the \
                   old one when its last connection is over.",
     };
+    /// `cipher_key_even_file`.
+    pub const CIPHER_KEY_EVEN_FILE: Key =
+        Key { name: "cipher_key_even_file", meaning: "A file that holds `cipher_key_even`.", ..SECRET_FILE };
     /// `cipher_key_odd`.
     pub const CIPHER_KEY_ODD: Key = Key {
         name: "cipher_key_odd",
@@ -357,14 +369,20 @@ pub mod mptcp {
         default: Without::Otherwise("none: odd tokens name nobody"),
         meaning: "The key of odd tokens.",
     };
+    /// `cipher_key_odd_file`.
+    pub const CIPHER_KEY_ODD_FILE: Key =
+        Key { name: "cipher_key_odd_file", meaning: "A file that holds `cipher_key_odd`.", ..SECRET_FILE };
     /// `key_secret`.
     pub const KEY_SECRET: Key = Key {
         name: "key_secret",
         kind: Kind::Text("32 hexadecimal digits"),
         default: Without::Otherwise("none; `\"chosen-key\"` needs it"),
         meaning: "What the keys of `\"chosen-key\"` are made of: a secret of the balancers, the same on all of them. \
-                  Servers need not know it. The file must not be readable by others.",
+                  Servers need not know it. Better in a file of its own, with `key_secret_file`.",
     };
+    /// `key_secret_file`.
+    pub const KEY_SECRET_FILE: Key =
+        Key { name: "key_secret_file", meaning: "A file that holds `key_secret`.", ..SECRET_FILE };
     /// `explicit_tokens`.
     pub const EXPLICIT_TOKENS: Key = Key {
         name: "explicit_tokens",

@@ -1,12 +1,21 @@
 //! Reads how a VIP steers joins: the schemes in order of preference, and what each of them needs.
 
-use ipc::message::{Forward, Scheme, Secret, Steering, TokenMap, WrongEndpoint};
+use ipc::message::{Forward, Scheme, Steering, TokenMap, WrongEndpoint};
 
 use crate::pool::PoolDraft;
 use crate::problem::{At, Report, Span};
-use crate::schema::{Key, mptcp as key};
+use crate::schema::mptcp as key;
+use crate::secret::SecretKey;
 use crate::table::Table;
-use crate::value::{parse_secret, read_one};
+
+/// The keys of even and odd tokens.
+const CIPHER_KEYS: [SecretKey; 2] = [
+    SecretKey { inside: &key::CIPHER_KEY_EVEN, file: &key::CIPHER_KEY_EVEN_FILE },
+    SecretKey { inside: &key::CIPHER_KEY_ODD, file: &key::CIPHER_KEY_ODD_FILE },
+];
+
+/// What chosen keys are made of.
+const KEY_SECRET: SecretKey = SecretKey { inside: &key::KEY_SECRET, file: &key::KEY_SECRET_FILE };
 
 /// A VIP's steering while the file is read.
 pub(crate) struct SteeringDraft {
@@ -33,16 +42,16 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> SteeringDraft 
     let drafts = table.choices(&key::EXPLICIT_TOKENS, report);
     steering.application_tokens = drafts.iter().any(|word| word.value == "G");
     steering.external_tokens = drafts.iter().any(|word| word.value == "E");
-    let keys = [&key::CIPHER_KEY_EVEN, &key::CIPHER_KEY_ODD];
-    steering.cipher_keys = keys.map(|key| secret(table, key, report));
+    steering.cipher_keys = CIPHER_KEYS.map(|key| key.read(table, report));
     let wants_key = steering.has(Scheme::TokenMap) && steering.token_map == TokenMap::Cipher;
-    if wants_key && !keys.iter().any(|key| table.given(key).is_some()) {
+    if wants_key && !CIPHER_KEYS.iter().any(|key| key.is_given(table)) {
         report.problem(
             &table.span,
-            "`token_map` is \"cipher\" without a key; give `cipher_key_even` or `cipher_key_odd`",
+            "`token_map` is \"cipher\" without a key; give `cipher_key_even` or `cipher_key_odd`, or a file \
+             that holds one",
         );
     }
-    steering.key_secret = secret(table, &key::KEY_SECRET, report);
+    steering.key_secret = KEY_SECRET.read(table, report);
     if steering.has(Scheme::ChosenKey) {
         check_chosen_key(&steering, table, report);
     }
@@ -54,20 +63,13 @@ pub(crate) fn read(table: &Table<'_>, report: &mut Report<'_>) -> SteeringDraft 
     SteeringDraft { steering, span: table.span.clone() }
 }
 
-/// Reads a secret of `N` bytes, if it is given.
-fn secret<const N: usize>(table: &Table<'_>, key: &Key, report: &mut Report<'_>) -> Option<Secret<N>> {
-    table.given(key)?;
-    let text = table.text(key, report)?;
-    read_one(text, report, parse_secret).map(|secret| Secret(secret.value))
-}
-
 /// Checks what `"chosen-key"` needs of its own table, and what it cannot stand beside: one token, one meaning.
 fn check_chosen_key(steering: &Steering, table: &Table<'_>, report: &mut Report<'_>) {
-    if table.given(&key::KEY_SECRET).is_none() {
+    if !KEY_SECRET.is_given(table) {
         report.problem(
             &table.span,
-            "`steering` has \"chosen-key\" without a secret; give `key_secret`, 32 hexadecimal digits, as \
-             `openssl rand -hex 16` draws them",
+            "`steering` has \"chosen-key\" without a secret; give `key_secret`, or `key_secret_file`: 32 \
+             hexadecimal digits, as `openssl rand -hex 16` draws them",
         );
     }
     let span = table.given(&key::STEERING).unwrap_or_else(|| table.span.clone());

@@ -31,25 +31,6 @@ pub fn parse_mac(text: &str) -> Result<[u8; 6], &'static str> {
     Ok(mac)
 }
 
-/// Reads `N` bytes as hexadecimal digits; refuses all zeroes, which are no secret.
-pub(crate) fn parse_secret<const N: usize>(text: &str) -> Result<[u8; N], &'static str> {
-    const FORM: &str = "is no secret of the right length; write two hexadecimal digits for each of its bytes";
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if pairs.len() != N || !rest.is_empty() {
-        return Err(FORM);
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(pairs) {
-        let digits = core::str::from_utf8(pair).ok().filter(|digits| !digits.starts_with('+'));
-        *byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or(FORM)?;
-    }
-    if bytes == [0; N] {
-        Err("is all zero; draw it at random, as `openssl rand -hex` does")
-    } else {
-        Ok(bytes)
-    }
-}
-
 /// Writes a MAC address as [`parse_mac`] reads it.
 pub fn format_mac(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")

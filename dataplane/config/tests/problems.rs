@@ -287,13 +287,13 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         &[
             r#"16:1: backend `b1` has no `number`, which the VIP's encrypted tokens need (line 35); give it one"#,
             r#"22:1: backend `b2` has no `number`, which the VIP's encrypted tokens need (line 35); give it one"#,
-            r#"38:18: "0123" is no secret of the right length; write two hexadecimal digits for each of its bytes"#,
+            r#"38:18: `cipher_key_odd` is no secret of the right length; write 16 hexadecimal digits"#,
         ],
     ),
     (
         r#"steering = ["learn"]"#,
         "steering = [\"token-map\"]\ncipher_key_even = \"0000000000000000\"",
-        &[r#"37:19: "0000000000000000" is all zero; draw it at random, as `openssl rand -hex` does"#],
+        &["37:19: `cipher_key_even` is all zero; draw it at random, as `openssl rand -hex 8` does"],
     ),
     (
         r#"steering = ["learn"]"#,
@@ -301,8 +301,8 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         &[
             r#"16:1: backend `b1` has no `number`, which the VIP's timestamps under "chosen-key" need (line 35); give it one"#,
             r#"22:1: backend `b2` has no `number`, which the VIP's timestamps under "chosen-key" need (line 35); give it one"#,
-            r#"33:11: the VIP forwards by l2dsr, but steers by "chosen-key", whose keys travel in the GUE header; use `forward = "gue"`"#,
-            r#"35:1: `steering` has "chosen-key" without a secret; give `key_secret`, 32 hexadecimal digits, as `openssl rand -hex 16` draws them"#,
+            r#"33:12: the VIP forwards by l2dsr, but steers by "chosen-key", whose keys travel in the GUE header; use `forward = "gue"`"#,
+            r#"35:1: `steering` has "chosen-key" without a secret; give `key_secret`, or `key_secret_file`: 32 hexadecimal digits, as `openssl rand -hex 16` draws them"#,
         ],
     ),
     (
@@ -311,10 +311,19 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         &[
             r#"16:1: backend `b1` has no `number`, which the VIP's timestamps under "chosen-key" need (line 35); give it one"#,
             r#"22:1: backend `b2` has no `number`, which the VIP's timestamps under "chosen-key" need (line 35); give it one"#,
-            r#"33:11: the VIP forwards by l2dsr, but steers by "chosen-key", whose keys travel in the GUE header; use `forward = "gue"`"#,
+            r#"33:12: the VIP forwards by l2dsr, but steers by "chosen-key", whose keys travel in the GUE header; use `forward = "gue"`"#,
             r#"36:12: `steering` has "chosen-key" beside "token-map", and both say whose a token is; keep one of them"#,
-            r#"37:14: "00112233445566778899aabbccddeef" is no secret of the right length; write two hexadecimal digits for each of its bytes"#,
+            "37:14: `key_secret` is no secret of the right length; write 32 hexadecimal digits",
             r#"38:19: `explicit_tokens` beside "chosen-key", whose tokens are hashes of keys that Weft made; remove one"#,
+        ],
+    ),
+    (
+        r#"steering = ["learn"]"#,
+        "steering = [\"learn\"]\ncipher_key_odd_file = \"/nonexistent/odd.key\"\nkey_secret_file = \"/dev\"\ncipher_key_even = \"0123456789abcdef\"\ncipher_key_even_file = \"even.key\"",
+        &[
+            "37:23: cannot read /nonexistent/odd.key: No such file or directory (os error 2); check the path, and that this user may read it",
+            "38:19: /dev is no regular file; give one that holds the secret alone",
+            "40:24: both `cipher_key_even` and `cipher_key_even_file`; keep one of them",
         ],
     ),
     (
