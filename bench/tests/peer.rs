@@ -184,7 +184,7 @@ fn the_tokens_on_the_wire_decrypt_to_the_number_of_the_server_they_were_sent_to(
     for frame in frames(&out.join("backends.pcap")) {
         // Ethernet, IPv4, UDP, GUE, IPv4, TCP: a SYN from a client's second address.
         let tunnelled = frame.get(23) == Some(&17) && frame.get(20 + 14 + 8 + 4 + 13 + 20) == Some(&2);
-        let option = frame.windows(12).find(|part| part.starts_with(&[30, 12, 0x10]));
+        let option = frame.windows(12).find(|part| part.starts_with(&[30, 12]) && part[2] & 0xfd == 0x10);
         let (true, Some(option)) = (tunnelled, option) else { continue };
         let token = u32::from_be_bytes(option[4..8].try_into().unwrap());
         let odd = usize::from(token % 2 == 1);
@@ -266,4 +266,64 @@ fn tables_that_are_emptied_lose_joins_where_tokens_are_learned() {
     let client = learned.client.as_ref().unwrap();
     assert!(!learned.passed && client.outcome.joined < 60, "{learned}");
     assert!(learned.balancer.as_ref().unwrap().restarts > 1);
+}
+
+#[test]
+fn checksums_are_used_if_either_side_asks_and_all_are_right() {
+    for words in [
+        "--checksums",
+        "--server-checksums",
+        "--checksums --client-version v0",
+        "--checksums --signal g --ip 6",
+    ] {
+        let report = run(&format!("{words} --connections 20 --joins 1 --bytes 9000"));
+        assert_whole(&report, 20, 20);
+        let client = report.client.as_ref().unwrap();
+        assert!(client.seen.checksums > 100 && report.all_servers.checksums > 100, "{report}");
+        assert_eq!(client.seen.wrong_checksum + report.all_servers.wrong_checksum, 0);
+    }
+    assert_eq!(run("--connections 5").all_servers.checksums, 0);
+}
+
+#[test]
+fn joins_are_proved_by_either_of_two_keys_that_bit_k_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    let report = run(&format!("--signal e --connections 10 --joins 4 --out {}", out.display()));
+    assert_whole(&report, 10, 40);
+    // By hand: Ethernet, IPv4, TCP; the third byte of the option.
+    let byte = |frame: &Vec<u8>, start: &[u8]| {
+        let options = frame.get(54..).unwrap_or_default();
+        options.windows(12).find(|part| part.starts_with(start)).map(|part| part[2])
+    };
+    let (mut joins, mut proofs) = ([0, 0], [0, 0]);
+    for frame in frames(&out.join("clients.pcap")) {
+        if let (0x02, Some(head @ (0x10 | 0x12))) = (frame[47] & 0x12, byte(&frame, &[30, 12])) {
+            joins[usize::from(head >> 1 & 1)] += 1;
+        }
+        for slot in [0, 1] {
+            proofs[slot] += i32::from(byte(&frame, &[30, 12, 0x90 | u8::try_from(slot).unwrap()]).is_some());
+        }
+    }
+    assert_eq!((joins, proofs), ([20, 20], [20, 20]));
+}
+
+#[test]
+fn a_fastclose_ends_a_connection_and_with_external_keys_carries_a_proof_instead_of_one() {
+    for (words, head) in
+        [("", 0x70), ("--client-version v0", 0x70), ("--signal g", 0x70), ("--signal e", 0x71)]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("out");
+        let report = run(&format!("{words} --connections 20 --joins 2 --fastclose --out {}", out.display()));
+        assert_whole(&report, 20, 40);
+        assert_eq!((report.all_servers.fastclosed, report.all_servers.wrong_fastclose), (20, 0));
+        let closes = frames(&out.join("clients.pcap"))
+            .into_iter()
+            .filter(|frame| frame[47] & 0x04 != 0 && frame.windows(4).any(|part| part == [30, 12, head, 0]));
+        assert_eq!(closes.count(), 60, "one on each subflow");
+        // Only the flow's own key is a sign for Weft that the connection ended.
+        let closing = report.balancer.as_ref().unwrap().counters.get("token_closing").copied().unwrap_or(0);
+        assert_eq!(closing, if words.starts_with("--signal") { 0 } else { 20 });
+    }
 }

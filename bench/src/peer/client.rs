@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::connection::{Connection, End, Signal};
 use super::host::{At, Host, Tally};
-use super::option::{MpOption, Name};
+use super::option::{FLAG_A, MpOption, Name};
 use super::proof;
 use super::segment::Segment;
 use super::subflow::{End as Ending, Nonces, State, Subflow};
@@ -38,6 +38,10 @@ pub struct Plan {
     pub version: u8,
     /// How ends are to be named; by tokens only in version 1.
     pub signal: Signal,
+    /// Whether checksums are asked for.
+    pub checksums: bool,
+    /// Whether connections end by a FASTCLOSE.
+    pub fastclose: bool,
 }
 
 /// How far a connection is.
@@ -254,7 +258,7 @@ impl Client {
         let (key, token) = (self.host.random.key(), self.host.random.word());
         let first = Subflow::open(source, self.plan.service, self.host.random.word());
         let version = self.plan.version;
-        let flags = self.plan.signal.offer();
+        let flags = self.plan.signal.offer() | if self.plan.checksums { FLAG_A } else { 0 };
         let sender = (version == 0).then_some(Name::Key(key));
         let at = self.host.adopt(Connection::new(version, self.plan.signal, flags, true, first));
         self.host.send(at, Flags::SYN, vec![MpOption::CapableSyn { version, flags, sender }]);
@@ -290,7 +294,9 @@ impl Client {
         match capable.filter(|(version, ..)| *version <= connection.version) {
             Some((version, flags, sender)) => {
                 connection.version = version;
-                connection.flags = flags;
+                // Either side's word is enough.
+                connection.flags = flags | connection.flags & FLAG_A;
+                connection.checksums = connection.flags & FLAG_A != 0;
                 let local = match sender {
                     Name::Key(_) => {
                         connection.signal = Signal::Keys;
@@ -322,7 +328,7 @@ impl Client {
         nonces.remote = remote;
         let Some(connection) = self.host.connection(at) else { return };
         let version = connection.version;
-        let (local, remote) = (&connection.local.key[..], &connection.remote.key[..]);
+        let [local, remote] = connection.keys(nonces.slot);
         if given != proof::join_short(version, [remote, local], [nonces.remote, nonces.local]) {
             self.host.tally.wrong_hmac += 1;
             return self.host.refuse(at, Ending::WrongHmac, Vec::new());
@@ -386,8 +392,10 @@ impl Client {
             }
             Stage::Securing => {
                 (!connection.local.key.is_empty() && connection.is_taken()).then_some(())?;
-                if !connection.keyed {
-                    self.prove(index);
+                // With E both keys are proved, one after the other; with G there is one, and nothing to prove.
+                let all: u8 = if connection.signal == Signal::E { 2 } else { 1 };
+                if let Some(slot) = (0..all).find(|slot| !connection.is_keyed(*slot)) {
+                    self.prove(index, slot);
                     return None;
                 }
                 self.host.tally.keyed += 1;
@@ -401,8 +409,7 @@ impl Client {
                     (1..=self.plan.joins).for_each(|path| self.join(index, path));
                     return Some(Stage::Joining);
                 }
-                self.host.close(index);
-                Some(Stage::Closing)
+                Some(self.close(index))
             }
             Stage::Joining => {
                 let mut joins = connection.subflows.iter().skip(1);
@@ -414,11 +421,20 @@ impl Client {
             }
             Stage::TalkingOnAll => {
                 self.heard(index).then_some(())?;
-                self.host.close(index);
-                Some(Stage::Closing)
+                Some(self.close(index))
             }
             Stage::Closing | Stage::Done => None,
         }
+    }
+
+    /// Ends a connection.
+    fn close(&mut self, index: usize) -> Stage {
+        if self.plan.fastclose {
+            self.host.abort(index);
+        } else {
+            self.host.close(index);
+        }
+        Stage::Closing
     }
 
     /// Whether all that was said has arrived, and came back where it should.
@@ -445,11 +461,11 @@ impl Client {
         }
     }
 
-    /// Proves that we hold the keys, once.
-    fn prove(&mut self, index: usize) {
+    /// Proves that we hold the keys of a slot, once.
+    fn prove(&mut self, index: usize, slot: u8) {
         let now = self.host.now;
         let Some(connection) = self.host.connections.get_mut(index) else { return };
-        let options = connection.new_key();
+        let options = connection.new_key(slot);
         let first = connection.subflows.first_mut().filter(|first| !first.is_proving());
         if let Some(segment) = first.map(|first| first.prove(options, now)) {
             self.host.out.push(segment);
@@ -461,13 +477,13 @@ impl Client {
         let Some(source) = self.source(usize::try_from(path).unwrap_or(0)) else { return };
         let (start, nonce) = (self.host.random.word(), self.host.random.word());
         let mut subflow = Subflow::open(source, self.plan.service, start);
-        subflow.join = Some(Nonces { local: nonce, remote: 0 });
-        let Some(token) = self.host.connections.get(index).map(|connection| connection.remote.token) else {
-            return;
-        };
+        let Some(connection) = self.host.connections.get(index) else { return };
+        let id = u8::try_from(path).unwrap_or(u8::MAX);
+        // Where there are two keys, by either in turn.
+        let (token, slot) = (connection.remote.token, connection.slot(id));
+        subflow.join = Some(Nonces { local: nonce, remote: 0, slot });
         if let Some(at) = self.host.extend(index, subflow) {
-            let id = u8::try_from(path).unwrap_or(u8::MAX);
-            self.host.send(at, Flags::SYN, vec![MpOption::JoinSyn { id, token, nonce }]);
+            self.host.send(at, Flags::SYN, vec![MpOption::JoinSyn { id, token, nonce, slot }]);
         }
     }
 }

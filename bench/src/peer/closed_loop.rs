@@ -95,6 +95,8 @@ pub struct Setup<'a> {
     pub kernel_keys: bool,
     /// Whether they take explicit tokens.
     pub explicit: bool,
+    /// Whether they use checksums, asked or not.
+    pub checksums: bool,
     /// One packet in so many is lost on its way from a client or from a server; 0: none.
     pub lose: u64,
     /// Weft's tables are empty again after so many packets; 0: never.
@@ -127,7 +129,9 @@ impl ClosedLoop {
             let seed = setup.seed.wrapping_mul(31).wrapping_add(number as u64 + 1);
             let issuer =
                 issuers.remove(&(pool.name.to_string(), backend.name.to_string())).unwrap_or_default();
-            let server = Server::new(seed, setup.version, setup.explicit.then(|| side.clone())).with(issuer);
+            let server = Server::new(seed, setup.version, setup.explicit.then(|| side.clone()))
+                .with(issuer)
+                .with_checksums(setup.checksums);
             seats.push(Seat { name: backend.name.to_string(), mac, server });
         }
         Ok(Self {

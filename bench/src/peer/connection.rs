@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use packet::Flags;
 
-use super::option::{FLAG_E, FLAG_G, FLAG_H, Map, MpOption, Name};
+use super::option::{FLAG_A, FLAG_E, FLAG_G, FLAG_H, Map, MpOption, Name};
 use super::proof;
 use super::segment::Segment;
 use super::subflow::{State, Subflow};
@@ -102,10 +102,16 @@ pub struct Connection {
     pub subflows: Vec<Subflow>,
     /// What the data is sealed with and keys come from, where tokens are explicit.
     pub session: Option<Session>,
-    /// The other side has proved that it holds the keys: joins may begin.
-    pub keyed: bool,
+    /// Whether data carries checksums.
+    pub checksums: bool,
+    /// With E the second keys, ours and theirs; the first are the ends' own.
+    pub second: [Vec<u8>; 2],
+    /// Which keys the other side has proved to hold: joins with these may begin.
+    pub keyed: [bool; 2],
     /// They have no more data.
     pub ended: bool,
+    /// They ended it by a FASTCLOSE.
+    pub aborted: bool,
     /// The data number after the last one sent.
     next: u64,
     /// The data number they expect.
@@ -115,6 +121,17 @@ pub struct Connection {
     early: BTreeMap<u64, Vec<u8>>,
     /// The data that was sent last, with its number.
     last: Option<(u64, Vec<u8>)>,
+}
+
+/// What came of a segment's data.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// What is next in order.
+    pub fresh: Vec<u8>,
+    /// A checksum was right.
+    pub checked: bool,
+    /// A checksum was wrong: the data number from which on data is lost.
+    pub wrong: Option<u64>,
 }
 
 /// A number of which only the lower half was sent, near a whole one.
@@ -147,8 +164,11 @@ impl Connection {
             remote: End::default(),
             subflows: vec![first],
             session: None,
-            keyed: false,
+            checksums: flags & FLAG_A != 0,
+            second: <[Vec<u8>; 2]>::default(),
+            keyed: [false; 2],
             ended: false,
+            aborted: false,
             next: 0,
             acknowledged: 0,
             expected: 0,
@@ -163,6 +183,27 @@ impl Connection {
         self.acknowledged = self.next;
         self.expected = remote.sequence.wrapping_add(1);
         (self.local, self.remote, self.mptcp) = (local, remote, true);
+    }
+
+    /// Our key and theirs, of one slot; empty where there is none.
+    pub fn keys(&self, slot: u8) -> [&[u8]; 2] {
+        match (slot, &self.second) {
+            (0, _) => [&self.local.key, &self.remote.key],
+            (_, [local, remote]) => [local, remote],
+        }
+    }
+
+    /// Whether joins may be proved by the keys of a slot.
+    pub fn is_keyed(&self, slot: u8) -> bool {
+        match self.signal {
+            Signal::Keys => slot == 0,
+            Signal::G | Signal::E => self.keyed.get(usize::from(slot)).copied().unwrap_or(false),
+        }
+    }
+
+    /// The slot that an option names: only E has more than one.
+    pub fn slot(&self, named: u8) -> u8 {
+        if self.signal == Signal::E { named & 1 } else { 0 }
     }
 
     /// How we are named in MP_CAPABLE, and they.
@@ -209,17 +250,38 @@ impl Connection {
             return Vec::new();
         }
         if self.opened && !self.confirmed && subflow == 0 {
-            return vec![self.capable(None)];
+            return vec![self.capable(None, None)];
         }
         vec![MpOption::Dss { ack: Some((self.expected, false)), map: None, fin: false }]
     }
 
-    /// The options of a segment by which we prove that we hold the keys.
-    pub fn new_key(&self) -> Vec<MpOption> {
-        let keys = [&self.local.key[..], &self.remote.key];
-        let proof = proof::new_key(keys, [self.local.token, self.remote.token]);
+    /// The options of a segment by which we prove that we hold the keys of a slot.
+    pub fn new_key(&self, slot: u8) -> Vec<MpOption> {
+        let proof = proof::new_key(self.keys(slot), [self.local.token, self.remote.token]);
         let ack = MpOption::Dss { ack: Some((self.expected, false)), map: None, fin: false };
-        vec![ack, MpOption::NewKey { slot: 0, proof }]
+        vec![ack, MpOption::NewKey { slot, proof }]
+    }
+
+    /// What proves a FASTCLOSE: the receiver's key, where keys are external an HMAC under keys of a slot. With G, of which
+    /// no such thing could be read, we do as with E.
+    pub fn fastclose(&self, slot: u8) -> [u8; 8] {
+        match (self.signal, self.remote.key.first_chunk()) {
+            (Signal::Keys, Some(key)) => *key,
+            _ => proof::fastclose(self.keys(slot), [self.local.token, self.remote.token], slot),
+        }
+    }
+
+    /// Whether a FASTCLOSE of theirs is proved.
+    pub fn is_fastclose(&self, proof: [u8; 8], slot: u8) -> bool {
+        let slot = self.slot(slot);
+        let [local, remote] = self.keys(slot);
+        match self.signal {
+            Signal::Keys => local == proof,
+            Signal::G | Signal::E => {
+                let tokens = [self.remote.token, self.local.token];
+                self.is_keyed(slot) && proof == proof::fastclose([remote, local], tokens, slot)
+            }
+        }
     }
 
     /// What the other side said by these bytes, and what must be answered on the way to the keys. `None`: it does not
@@ -250,34 +312,54 @@ impl Connection {
         if !self.local.key.is_empty() {
             return;
         }
-        let Some([client, server]) = self.session.as_ref().and_then(Session::keys) else { return };
-        (self.local.key, self.remote.key) = if self.opened { (client, server) } else { (server, client) };
-        self.keyed = self.signal == Signal::G;
+        let keys = |slot| {
+            let [client, server] = self.session.as_ref().and_then(|session| session.keys(slot))?;
+            Some(if self.opened { [client, server] } else { [server, client] })
+        };
+        let (Some([local, remote]), Some(second)) = (keys(0), keys(1)) else { return };
+        (self.local.key, self.remote.key, self.second) = (local, remote, second);
+        self.keyed = [self.signal == Signal::G, false];
     }
 
-    /// Takes the other side's proof that it holds the keys: whether it is right.
-    pub fn take_proof(&mut self, proof: [u8; 8]) -> bool {
-        let keys = [&self.remote.key[..], &self.local.key];
-        let right = !self.local.key.is_empty()
-            && proof == proof::new_key(keys, [self.remote.token, self.local.token]);
-        self.keyed |= right;
+    /// Takes the other side's proof that it holds the keys of a slot: whether it is right.
+    pub fn take_proof(&mut self, slot: u8, proof: [u8; 8]) -> bool {
+        let [local, remote] = self.keys(slot);
+        let tokens = [self.remote.token, self.local.token];
+        let right = !local.is_empty() && proof == proof::new_key([remote, local], tokens);
+        if let Some(keyed) = self.keyed.get_mut(usize::from(slot)) {
+            *keyed |= right;
+        }
         right
     }
 
-    fn capable(&self, data_len: Option<u16>) -> MpOption {
+    fn capable(&self, data_len: Option<u16>, checksum: Option<u16>) -> MpOption {
         let [sender, receiver] = self.names();
-        MpOption::CapableAck { version: self.version, flags: self.flags, sender, receiver, data_len }
+        MpOption::CapableAck {
+            version: self.version,
+            flags: self.flags,
+            sender,
+            receiver,
+            data_len,
+            checksum,
+        }
+    }
+
+    /// The checksum of a mapping, where there are any.
+    fn checksum(&self, sequence: u64, place: u32, len: u16, data: &[u8]) -> Option<u16> {
+        self.checksums.then(|| proof::checksum(sequence, place, len, data))
     }
 
     /// The options of data: MP_CAPABLE with the first data of version 1, else a mapping.
-    fn data_option(&self, subflow: usize, sequence: u64, place: u32, len: u16) -> Vec<MpOption> {
+    fn data_option(&self, subflow: usize, sequence: u64, place: u32, data: &[u8]) -> Vec<MpOption> {
         if !self.mptcp {
             return Vec::new();
         }
+        let len = u16::try_from(data.len()).unwrap_or(u16::MAX);
+        let checksum = self.checksum(sequence, place, len, data);
         if self.opened && !self.confirmed && self.version == 1 && subflow == 0 {
-            return vec![self.capable(Some(len))];
+            return vec![self.capable(Some(len), checksum)];
         }
-        let map = Map { sequence, short: false, subflow_sequence: place, len };
+        let map = Map { sequence, short: false, subflow_sequence: place, len, checksum };
         vec![MpOption::Dss { ack: Some((self.expected, false)), map: Some(map), fin: false }]
     }
 
@@ -293,9 +375,8 @@ impl Connection {
                     break;
                 }
                 let Some((sequence, place, data)) = subflow.next_data() else { break };
-                let len = u16::try_from(data.len()).unwrap_or(u16::MAX);
                 self.last = Some((sequence, data.clone()));
-                let options = self.data_option(index, sequence, place, len);
+                let options = self.data_option(index, sequence, place, &data);
                 if let Some(subflow) = self.subflows.get_mut(index) {
                     segments.push(subflow.make(Flags::ACK.with(Flags::PSH), options, data, now));
                 }
@@ -326,17 +407,21 @@ impl Connection {
     }
 
     /// Takes data that begins at this place of a subflow: what of it is next in order, whatever waited for it behind
-    /// it. Empty where no mapping says what it is.
-    pub fn take(&mut self, subflow: usize, place: u32, data: &[u8]) -> Vec<u8> {
+    /// it. Nothing where no mapping says what it is.
+    pub fn take(&mut self, subflow: usize, place: u32, data: &[u8]) -> Taken {
         if !self.mptcp {
-            return data.to_vec();
+            return Taken { fresh: data.to_vec(), ..Taken::default() };
         }
-        let Some(map) = self.subflows.get(subflow).and_then(|subflow| subflow.map) else {
-            return Vec::new();
-        };
+        let own = self.subflows.get(subflow).and_then(|subflow| subflow.map);
+        let Some((map, fin)) = own else { return Taken::default() };
         let within = place.wrapping_sub(map.subflow_sequence);
         if within >= u32::from(map.len) {
-            return Vec::new();
+            return Taken::default();
+        }
+        let checked = self.check(subflow, map, fin, within, data);
+        if checked.is_err() {
+            let lost = whole(map.sequence, map.short, self.expected);
+            return Taken { wrong: Some(lost), ..Taken::default() };
         }
         let start = whole(map.sequence, map.short, self.expected).wrapping_add(u64::from(within));
         self.early.insert(start, data.to_vec());
@@ -351,7 +436,30 @@ impl Connection {
             self.expected = self.expected.wrapping_add(new.len() as u64);
             fresh.extend(new);
         }
-        fresh
+        Taken { fresh, checked: checked == Ok(true), wrong: None }
+    }
+
+    /// Checks data of a mapping against its checksum, as soon as all of it is there: whether it was.
+    fn check(&mut self, index: usize, map: Map, fin: bool, within: u32, data: &[u8]) -> Result<bool, ()> {
+        // In version 0 a checksum that was not agreed on is ignored, in version 1 the subflow is reset (section 3.3).
+        if map.checksum.is_some() != self.checksums && (self.checksums || self.version > 0) {
+            return Err(());
+        }
+        let (Some(given), true, Some(subflow)) = (map.checksum, self.checksums, self.subflows.get_mut(index))
+        else {
+            return Ok(false);
+        };
+        if within == 0 {
+            subflow.covered.clear();
+        }
+        subflow.covered.extend(data);
+        if subflow.covered.len() < usize::from(map.len - u16::from(fin)) {
+            return Ok(false);
+        }
+        let data = core::mem::take(&mut subflow.covered);
+        let sequence = whole(map.sequence, map.short, self.expected);
+        let right = proof::checksum(sequence, map.subflow_sequence, map.len, &data) == given;
+        right.then_some(true).ok_or(())
     }
 
     /// Takes the end of their data, behind a mapping that covers `len` bytes and the end itself.
@@ -367,7 +475,8 @@ impl Connection {
     /// Ends our data, and every subflow with it: the end of the data goes with each FIN, which is sent again until it
     /// is acknowledged.
     pub fn close(&mut self, now: Duration) -> Vec<Segment> {
-        let map = Map { sequence: self.next, short: false, subflow_sequence: 0, len: 1 };
+        let checksum = self.checksum(self.next, 0, 1, &[]);
+        let map = Map { sequence: self.next, short: false, subflow_sequence: 0, len: 1, checksum };
         let option = MpOption::Dss { ack: Some((self.expected, false)), map: Some(map), fin: true };
         let options = if self.mptcp { vec![option] } else { Vec::new() };
         let open =
@@ -391,25 +500,51 @@ mod tests {
 
     fn map(connection: &mut Connection, offset: u64, len: u16) {
         let sequence = connection.remote.sequence.wrapping_add(1).wrapping_add(offset);
-        let map = Map { sequence: sequence & 0xffff_ffff, short: true, subflow_sequence: 1, len };
-        connection.subflows[0].map = Some(map);
+        let sequence = sequence & 0xffff_ffff;
+        let map = Map { sequence, short: true, subflow_sequence: 1, len, checksum: None };
+        connection.subflows[0].map = Some((map, false));
     }
 
     #[test]
     fn data_that_comes_early_waits_and_what_comes_twice_counts_once() {
         let mut connection = connection();
         map(&mut connection, 3, 3);
-        assert_eq!(connection.take(0, 1, b"def"), b"");
+        assert_eq!(connection.take(0, 1, b"def").fresh, b"");
         map(&mut connection, 0, 4);
-        assert_eq!(connection.take(0, 1, b"abcd"), b"abcdef");
-        assert_eq!(connection.take(0, 1, b"abcd"), b"");
+        assert_eq!(connection.take(0, 1, b"abcd").fresh, b"abcdef");
+        assert_eq!(connection.take(0, 1, b"abcd").fresh, b"");
+    }
+
+    #[test]
+    fn a_mapping_is_checked_when_the_last_of_its_data_has_come() {
+        let mut connection = connection();
+        connection.checksums = true;
+        let sequence = connection.remote.sequence.wrapping_add(1);
+        let of = |data: &[u8]| Some(proof::checksum(sequence, 1, 6, data));
+        let map = |checksum| Map { sequence, short: false, subflow_sequence: 1, len: 6, checksum };
+        // Odd pieces: a sum is one of 16-bit words.
+        connection.subflows[0].map = Some((map(of(b"abcdef")), false));
+        assert_eq!(connection.take(0, 1, b"abc"), Taken { fresh: b"abc".to_vec(), ..Taken::default() });
+        assert_eq!(
+            connection.take(0, 4, b"def"),
+            Taken { fresh: b"def".to_vec(), checked: true, wrong: None }
+        );
+        connection.subflows[0].map = Some((map(of(b"abcdeX")), false));
+        assert_eq!(connection.take(0, 1, b"abcdef").wrong, Some(sequence));
+        connection.subflows[0].map = Some((map(None), false));
+        assert_eq!(connection.take(0, 1, b"abcdef").wrong, Some(sequence), "agreed on, and not there");
+        connection.checksums = false;
+        connection.subflows[0].map = Some((map(of(b"abcdef")), false));
+        assert_eq!(connection.take(0, 1, b"abcdef").wrong, Some(sequence), "there, and not agreed on");
+        connection.version = 0;
+        assert_eq!(connection.take(0, 1, b"abcdef").wrong, None, "which version 0 ignores");
     }
 
     #[test]
     fn data_outside_of_its_mapping_is_nothing() {
         let mut connection = connection();
         map(&mut connection, 0, 3);
-        assert_eq!(connection.take(0, 4, b"x"), b"");
+        assert_eq!(connection.take(0, 4, b"x"), Taken::default());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use packet::Flags;
 use serde::Serialize;
 
-use super::connection::Connection;
+use super::connection::{Connection, Taken};
 use super::option::{Map, MpOption};
 use super::segment::Segment;
 use super::subflow::{End, State, Subflow};
@@ -48,6 +48,14 @@ pub struct Tally {
     pub wrong_echo: u64,
     /// Joins of connections that had no keys yet.
     pub early: u64,
+    /// Mappings whose checksum was right.
+    pub checksums: u64,
+    /// Mappings whose checksum was wrong, or not there, or there without having been agreed on.
+    pub wrong_checksum: u64,
+    /// Connections that the other side ended by a FASTCLOSE.
+    pub fastclosed: u64,
+    /// FASTCLOSEs that did not prove what they should.
+    pub wrong_fastclose: u64,
     /// Connections whose keys came from a TLS session.
     pub keyed: u64,
     /// Connections whose key the balancer chose.
@@ -82,6 +90,10 @@ impl Tally {
         self.wrong_hmac += other.wrong_hmac;
         self.wrong_echo += other.wrong_echo;
         self.early += other.early;
+        self.checksums += other.checksums;
+        self.wrong_checksum += other.wrong_checksum;
+        self.fastclosed += other.fastclosed;
+        self.wrong_fastclose += other.wrong_fastclose;
         self.keyed += other.keyed;
         self.given += other.given;
         self.given_again += other.given_again;
@@ -229,9 +241,8 @@ impl Host {
 
     /// Refuses a subflow.
     pub fn refuse(&mut self, at: At, end: End, mptcp: Vec<MpOption>) {
-        if let Some(subflow) = self.subflow(at) {
-            subflow.end = Some(end);
-            let segment = subflow.reset(mptcp);
+        let now = self.now;
+        if let Some(segment) = self.subflow(at).map(|subflow| subflow.reset(end, mptcp, now)) {
             self.out.push(segment);
         }
     }
@@ -255,10 +266,13 @@ impl Host {
     pub fn reset(&mut self, at: At, segment: &Segment) {
         self.tally.resets += 1;
         let fastclose = segment.find(fastclose);
-        let Some(connection) = self.connection(at) else { return };
-        if fastclose.is_some_and(|proof| connection.local.key.starts_with(&proof)) {
+        let Some(connection) = self.connections.get_mut(at.connection) else { return };
+        let proved = fastclose.map(|(proof, slot)| connection.is_fastclose(proof, slot));
+        self.tally.wrong_fastclose += u64::from(proved == Some(false));
+        if proved == Some(true) {
             // The whole connection ends (RFC 8684 section 3.5).
-            connection.ended = true;
+            self.tally.fastclosed += u64::from(!connection.aborted);
+            (connection.ended, connection.aborted) = (true, true);
             connection.subflows.iter_mut().for_each(|subflow| subflow.stop(End::Finished));
         } else if let Some(subflow) = connection.subflows.get_mut(at.subflow) {
             let end = if subflow.closing { End::Finished } else { End::Reset };
@@ -278,18 +292,25 @@ impl Host {
         let is_next = subflow.take(segment);
         let mut end = None;
         for option in &segment.options.mptcp {
-            end = end.or(said(connection, at.subflow, option, segment));
+            end = end.or(said(connection, at.subflow, option, segment, is_next));
         }
-        let mut fresh = Vec::new();
+        let mut taken = Taken::default();
         if is_next && !segment.payload.is_empty() {
-            fresh = connection.take(at.subflow, place, &segment.payload);
+            taken = connection.take(at.subflow, place, &segment.payload);
         }
+        self.tally.checksums += u64::from(taken.checked);
+        if let Some(sequence) = taken.wrong {
+            self.tally.wrong_checksum += 1;
+            self.refuse(at, End::Reset, vec![MpOption::Fail { sequence }]);
+            return Vec::new();
+        }
+        let fresh = taken.fresh;
         if let Some(map) = end {
             connection.take_end(map);
         }
         self.tally.bytes += fresh.len() as u64;
-        if let Some(proof) = segment.find(new_key) {
-            self.proved(at, proof);
+        if let Some((slot, proof)) = segment.find(new_key) {
+            self.proved(at, slot, proof);
         }
         let is_end = end.is_some();
         if !segment.is_empty() || is_end {
@@ -303,16 +324,16 @@ impl Host {
     }
 
     /// They prove that they hold the keys: we do the same where they began, and are content where they answered.
-    fn proved(&mut self, at: At, proof: [u8; 8]) {
+    fn proved(&mut self, at: At, slot: u8, proof: [u8; 8]) {
         let Some(connection) = self.connection(at) else { return };
-        if !connection.take_proof(proof) {
+        if !connection.take_proof(slot, proof) {
             self.tally.wrong_hmac += 1;
         } else if connection.opened {
             if let Some(subflow) = connection.subflows.get_mut(at.subflow) {
                 subflow.proven();
             }
         } else {
-            let options = connection.new_key();
+            let options = connection.new_key(slot);
             self.send(at, Flags::ACK, options);
         }
     }
@@ -353,6 +374,18 @@ impl Host {
         }
     }
 
+    /// Ends a connection at once: RST with MP_FASTCLOSE on every subflow (RFC 8684 section 3.5).
+    pub fn abort(&mut self, connection: usize) {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(connection) else { return };
+        // Where there are two keys, by the second.
+        let slot = connection.slot(1);
+        let proof = connection.fastclose(slot);
+        let open = connection.subflows.iter_mut().filter(|subflow| subflow.state == State::Open);
+        let options = connection.mptcp.then_some(MpOption::Fastclose { proof, slot });
+        self.out.extend(open.map(|subflow| subflow.reset(End::Finished, options.into_iter().collect(), now)));
+    }
+
     /// Ends a connection.
     pub fn close(&mut self, connection: usize) {
         let now = self.now;
@@ -390,22 +423,28 @@ impl Host {
     }
 }
 
-fn fastclose(option: &MpOption) -> Option<[u8; 8]> {
+fn fastclose(option: &MpOption) -> Option<([u8; 8], u8)> {
     match option {
-        MpOption::Fastclose { proof } => Some(*proof),
+        MpOption::Fastclose { proof, slot } => Some((*proof, *slot)),
         _ => None,
     }
 }
 
-fn new_key(option: &MpOption) -> Option<[u8; 8]> {
+fn new_key(option: &MpOption) -> Option<(u8, [u8; 8])> {
     match option {
-        MpOption::NewKey { proof, .. } => Some(*proof),
+        MpOption::NewKey { slot, proof } => Some((*slot, *proof)),
         _ => None,
     }
 }
 
 /// Takes what an option says of the connection; the mapping with which their data ends, if it does.
-fn said(connection: &mut Connection, index: usize, option: &MpOption, segment: &Segment) -> Option<Map> {
+fn said(
+    connection: &mut Connection,
+    index: usize,
+    option: &MpOption,
+    segment: &Segment,
+    is_next: bool,
+) -> Option<Map> {
     match *option {
         MpOption::Dss { ack, map, fin } if connection.mptcp => {
             connection.confirmed = true;
@@ -413,15 +452,18 @@ fn said(connection: &mut Connection, index: usize, option: &MpOption, segment: &
                 connection.acknowledge(ack, short);
             }
             let subflow = connection.subflows.get_mut(index)?;
-            if map.is_some() && !segment.payload.is_empty() {
-                subflow.map = map;
+            // What comes a second time must not speak for what comes next.
+            if let (Some(map), true, false) = (map, is_next, segment.payload.is_empty()) {
+                subflow.map = Some((map, fin));
             }
             map.filter(|_| fin)
         }
-        MpOption::CapableAck { data_len: Some(len), .. } if !segment.payload.is_empty() => {
+        MpOption::CapableAck { data_len: Some(len), checksum, .. }
+            if is_next && !segment.payload.is_empty() =>
+        {
             let sequence = connection.remote.sequence.wrapping_add(1);
             let subflow = connection.subflows.get_mut(index)?;
-            subflow.map = Some(Map { sequence, short: false, subflow_sequence: 1, len });
+            subflow.map = Some((Map { sequence, short: false, subflow_sequence: 1, len, checksum }, false));
             None
         }
         // ADD_ADDR: only who holds the connection sends one.

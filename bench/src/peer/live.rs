@@ -92,6 +92,12 @@ pub struct ClientArguments {
     /// Bytes sent over each subflow.
     #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub bytes: u32,
+    /// Ask for checksums of the data (flag A).
+    #[arg(long)]
+    pub checksums: bool,
+    /// End connections by MP_FASTCLOSE, instead of DATA_FIN and FIN.
+    #[arg(long)]
+    pub fastclose: bool,
     /// The server does not send back what it gets: its acknowledgment is enough.
     #[arg(long)]
     pub no_echo: bool,
@@ -113,6 +119,9 @@ pub struct ServerArguments {
     /// The latest version spoken.
     #[arg(long, value_enum, default_value_t = Version::V1)]
     pub server_version: Version,
+    /// Use checksums of the data whether a client asks for them or not.
+    #[arg(long)]
+    pub server_checksums: bool,
 }
 
 /// A port with its queues.
@@ -287,6 +296,8 @@ pub fn client(arguments: &ClientArguments) -> anyhow::Result<Report> {
         echo: !arguments.no_echo,
         version: arguments.client_version.number(),
         signal: arguments.signal,
+        checksums: arguments.checksums,
+        fastclose: arguments.fastclose,
     };
     if plan.addresses.is_empty() {
         bail!("no --address is of the service's family");
@@ -313,7 +324,8 @@ pub fn server(arguments: &ServerArguments) -> anyhow::Result<Report> {
             seat.addresses.push(own.address);
             continue;
         }
-        let server = Server::new(seed()?, arguments.server_version.number(), Some(side.clone()));
+        let server = Server::new(seed()?, arguments.server_version.number(), Some(side.clone()))
+            .with_checksums(arguments.server_checksums);
         servers.push(Seat { name, addresses: vec![own.address], server: server.with(issuer) });
     }
     let mut servers = Servers(servers);

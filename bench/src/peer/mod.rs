@@ -117,6 +117,15 @@ pub struct Loop {
     /// Bytes sent, and sent back, over each subflow.
     #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub bytes: u32,
+    /// Clients ask for checksums of the data (flag A).
+    #[arg(long)]
+    pub checksums: bool,
+    /// Servers use checksums whether a client asks for them or not.
+    #[arg(long)]
+    pub server_checksums: bool,
+    /// Clients end connections by MP_FASTCLOSE, instead of DATA_FIN and FIN.
+    #[arg(long)]
+    pub fastclose: bool,
     /// Loses one packet in so many, by chance, on the way from clients and from servers; 0: none.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub lose: u64,
@@ -168,6 +177,8 @@ pub fn run_loop(arguments: &Loop) -> anyhow::Result<Report> {
         echo: true,
         version: arguments.client_version.number(),
         signal: arguments.signal.unwrap_or_else(|| scheme::usual_signal(&config)),
+        checksums: arguments.checksums,
+        fastclose: arguments.fastclose,
     };
     let setup = Setup {
         config: &config,
@@ -175,6 +186,7 @@ pub fn run_loop(arguments: &Loop) -> anyhow::Result<Report> {
         version: arguments.server_version.number(),
         kernel_keys: arguments.kernel_keys,
         explicit: arguments.server_signal != Signal::Keys,
+        checksums: arguments.server_checksums,
         lose: arguments.lose,
         restart: arguments.restart_after,
         seed: arguments.seed,

@@ -6,6 +6,8 @@
 /// TCP option kind of MPTCP.
 pub const KIND: u8 = 30;
 
+/// MP_CAPABLE flag A: data carries checksums, if either side says so.
+pub const FLAG_A: u8 = 0x80;
 /// MP_CAPABLE flag H: HMAC-SHA256 in version 1, HMAC-SHA1 in version 0.
 pub const FLAG_H: u8 = 0x01;
 /// MP_CAPABLE flag G: keys come from the application, tokens are explicit.
@@ -18,6 +20,7 @@ const CRYPTO: u8 = 0x1f;
 const CAPABLE: u8 = 0;
 const JOIN: u8 = 1;
 const DSS: u8 = 2;
+const FAIL: u8 = 6;
 const FASTCLOSE: u8 = 7;
 const RESET: u8 = 8;
 const NEW_KEY: u8 = 9;
@@ -38,13 +41,6 @@ impl Name {
             Self::Token(token) => bytes.extend(token.to_be_bytes()),
         }
     }
-
-    const fn len(self) -> usize {
-        match self {
-            Self::Key(_) => 8,
-            Self::Token(_) => 4,
-        }
-    }
 }
 
 /// The mapping of a DSS.
@@ -58,6 +54,8 @@ pub struct Map {
     pub subflow_sequence: u32,
     /// How many bytes.
     pub len: u16,
+    /// The checksum, where there is one.
+    pub checksum: Option<u16>,
 }
 
 /// One option.
@@ -93,6 +91,8 @@ pub enum MpOption {
         receiver: Name,
         /// Bytes of the first data.
         data_len: Option<u16>,
+        /// Its checksum, where that was agreed on.
+        checksum: Option<u16>,
     },
     /// MP_JOIN on a SYN.
     JoinSyn {
@@ -102,6 +102,8 @@ pub enum MpOption {
         token: u32,
         /// The sender's nonce.
         nonce: u32,
+        /// With E: which of two keys proves it (bit K). Nothing in RFC 8684.
+        slot: u8,
     },
     /// MP_JOIN on a SYN/ACK.
     JoinSynAck {
@@ -126,10 +128,17 @@ pub enum MpOption {
         /// The mapping ends the data.
         fin: bool,
     },
+    /// MP_FAIL: a checksum was wrong.
+    Fail {
+        /// The data number from which on data is lost.
+        sequence: u64,
+    },
     /// MP_FASTCLOSE: the receiver's key, or with E an HMAC.
     Fastclose {
         /// What proves it.
         proof: [u8; 8],
+        /// With E: by which of two keys (bit K). Nothing in RFC 8684.
+        slot: u8,
     },
     /// MP_TCPRST.
     Reset {
@@ -156,9 +165,10 @@ fn one(option: &[u8], syn: bool, ack: bool) -> Option<MpOption> {
     };
     match head >> 4 {
         CAPABLE => capable(head & 0x0f, *fourth, body, syn, ack),
-        JOIN => join(*fourth, body, syn, ack),
+        JOIN => join(head >> 1 & 1, *fourth, body, syn, ack),
         DSS => dss(*fourth, body),
-        FASTCLOSE => Some(MpOption::Fastclose { proof: body.try_into().ok()? }),
+        FAIL => Some(MpOption::Fail { sequence: u64::from_be_bytes(body.try_into().ok()?) }),
+        FASTCLOSE => Some(MpOption::Fastclose { proof: body.try_into().ok()?, slot: head & 1 }),
         RESET => body.is_empty().then_some(MpOption::Reset { transient: head & 1 == 1, reason: *fourth }),
         NEW_KEY => Some(MpOption::NewKey { slot: head & 1, proof: body.try_into().ok()? }),
         other => Some(MpOption::Other(other)),
@@ -192,9 +202,13 @@ fn capable(version: u8, flags: u8, body: &[u8], syn: bool, ack: bool) -> Option<
             let width = if explicit(flags) { 4 } else { 8 };
             let (sender, rest) = body.split_at_checked(width)?;
             let (receiver, rest) = rest.split_at_checked(width)?;
-            let data_len = match rest {
-                [] => None,
-                [high, low] | [high, low, _, _] => Some(u16::from_be_bytes([*high, *low])),
+            let (data_len, checksum) = match rest {
+                [] => (None, None),
+                [high, low] => (Some(u16::from_be_bytes([*high, *low])), None),
+                [high, low, first, second] => {
+                    let checksum = u16::from_be_bytes([*first, *second]);
+                    (Some(u16::from_be_bytes([*high, *low])), Some(checksum))
+                }
                 _ => return None,
             };
             Some(MpOption::CapableAck {
@@ -203,6 +217,7 @@ fn capable(version: u8, flags: u8, body: &[u8], syn: bool, ack: bool) -> Option<
                 sender: named(sender)?,
                 receiver: named(receiver)?,
                 data_len,
+                checksum,
             })
         }
         _ => None,
@@ -213,11 +228,11 @@ fn word(bytes: &[u8]) -> Option<u32> {
     bytes.try_into().ok().map(u32::from_be_bytes)
 }
 
-fn join(id: u8, body: &[u8], syn: bool, ack: bool) -> Option<MpOption> {
+fn join(slot: u8, id: u8, body: &[u8], syn: bool, ack: bool) -> Option<MpOption> {
     match (syn, ack, body.len()) {
         (true, false, 8) => {
             let (token, nonce) = body.split_at(4);
-            Some(MpOption::JoinSyn { id, token: word(token)?, nonce: word(nonce)? })
+            Some(MpOption::JoinSyn { id, token: word(token)?, nonce: word(nonce)?, slot })
         }
         (true, true, 12) => {
             let (hmac, nonce) = body.split_first_chunk()?;
@@ -239,12 +254,16 @@ fn dss(flags: u8, body: &[u8]) -> Option<MpOption> {
     let sequence = if flags & 0x04 != 0 { Some(take(flags & 0x08 != 0)?) } else { None };
     let map = match (sequence, rest) {
         (None, []) => None,
-        // With or without a checksum.
-        (Some((sequence, short)), [a, b, c, d, high, low] | [a, b, c, d, high, low, _, _]) => Some(Map {
+        (Some((sequence, short)), [a, b, c, d, high, low, checksum @ ..]) => Some(Map {
             sequence,
             short,
             subflow_sequence: u32::from_be_bytes([*a, *b, *c, *d]),
             len: u16::from_be_bytes([*high, *low]),
+            checksum: match checksum {
+                [] => None,
+                [first, second] => Some(u16::from_be_bytes([*first, *second])),
+                _ => return None,
+            },
         }),
         _ => return None,
     };
@@ -303,14 +322,15 @@ impl MpOption {
                 bytes.extend([CAPABLE << 4 | version, flags]);
                 sender.write(bytes);
             }
-            Self::CapableAck { version, flags, sender, receiver, data_len } => {
+            Self::CapableAck { version, flags, sender, receiver, data_len, checksum } => {
                 bytes.extend([CAPABLE << 4 | version, flags]);
                 sender.write(bytes);
                 receiver.write(bytes);
                 bytes.extend(data_len.map(u16::to_be_bytes).iter().flatten());
+                bytes.extend(checksum.map(u16::to_be_bytes).iter().flatten());
             }
-            Self::JoinSyn { id, token, nonce } => {
-                bytes.extend([JOIN << 4, id]);
+            Self::JoinSyn { id, token, nonce, slot } => {
+                bytes.extend([JOIN << 4 | (slot & 1) << 1, id]);
                 bytes.extend(token.to_be_bytes());
                 bytes.extend(nonce.to_be_bytes());
             }
@@ -324,8 +344,12 @@ impl MpOption {
                 bytes.extend(hmac);
             }
             Self::Dss { ack, map, fin } => write_dss(bytes, ack, map, fin),
-            Self::Fastclose { proof } => {
-                bytes.extend([FASTCLOSE << 4, 0]);
+            Self::Fail { sequence } => {
+                bytes.extend([FAIL << 4, 0]);
+                bytes.extend(sequence.to_be_bytes());
+            }
+            Self::Fastclose { proof, slot } => {
+                bytes.extend([FASTCLOSE << 4 | slot & 1, 0]);
                 bytes.extend(proof);
             }
             Self::Reset { transient, reason } => bytes.extend([RESET << 4 | u8::from(transient), reason]),
@@ -338,20 +362,6 @@ impl MpOption {
         let len = u8::try_from(bytes.len() - start).unwrap_or(u8::MAX);
         if let Some(place) = bytes.get_mut(start + 1) {
             *place = len;
-        }
-    }
-
-    /// Bytes it takes.
-    pub fn size(&self) -> usize {
-        match self {
-            Self::CapableAck { sender, data_len, .. } => {
-                4 + 2 * sender.len() + if data_len.is_some() { 2 } else { 0 }
-            }
-            _ => {
-                let mut bytes = Vec::new();
-                self.write(&mut bytes);
-                bytes.len()
-            }
         }
     }
 }
@@ -373,6 +383,7 @@ fn write_dss(bytes: &mut Vec<u8>, ack: Option<(u64, bool)>, map: Option<Map>, fi
         number(map.sequence, map.short);
         bytes.extend(map.subflow_sequence.to_be_bytes());
         bytes.extend(map.len.to_be_bytes());
+        bytes.extend(map.checksum.map(u16::to_be_bytes).iter().flatten());
     }
 }
 
@@ -387,9 +398,13 @@ mod tests {
     }
 
     /// Options that Linux 6.18 sent: SYN, ACK, bytes.
-    const REAL: [(bool, bool, &str); 12] = [
+    const REAL: [(bool, bool, &str); 15] = [
         (true, false, "1e040101"),
         (true, true, "1e0c0101d1fc9be2b87d2fa3"),
+        // With checksums.
+        (true, true, "1e0c0181c9da887e261c902f"),
+        (false, true, "1e1401813f64e4ccdb1c1126c9da887e261c902f"),
+        (false, true, "1e1801813f64e4ccdb1c1126c9da887e261c902f00149cde"),
         (false, true, "1e140101b713e0cc8e2556a5d1fc9be2b87d2fa3"),
         (false, true, "1e160101b713e0cc8e2556a5d1fc9be2b87d2fa30014"),
         (false, true, "1e0c200315f566e8ef5ac260"),
@@ -410,7 +425,6 @@ mod tests {
             let mut written = Vec::new();
             option.write(&mut written);
             assert_eq!(written, bytes(hex), "{option:?}");
-            assert_eq!(option.size(), written.len());
         }
     }
 
@@ -418,13 +432,63 @@ mod tests {
     fn explicit_tokens_stand_where_keys_would() {
         let ends = (Name::Token(0x0a0b_0c0d), Name::Token(0x0102_0304));
         for flags in [FLAG_G, FLAG_E] {
-            let third =
-                MpOption::CapableAck { version: 1, flags, sender: ends.0, receiver: ends.1, data_len: None };
+            let third = MpOption::CapableAck {
+                version: 1,
+                flags,
+                sender: ends.0,
+                receiver: ends.1,
+                data_len: None,
+                checksum: None,
+            };
             let mut written = Vec::new();
             third.write(&mut written);
             assert_eq!(written[..2], [30, 12]);
             assert_eq!(written[8..], [1, 2, 3, 4]);
             assert_eq!(read(&written, false, true).mptcp, [third]);
+        }
+    }
+
+    #[test]
+    fn the_options_of_the_drafts_have_their_bytes() {
+        let token = Name::Token(0x0a0b_0c0d);
+        let receiver = Name::Token(0x0102_0304);
+        let third = |data_len, checksum| MpOption::CapableAck {
+            version: 1,
+            flags: FLAG_E,
+            sender: token,
+            receiver,
+            data_len,
+            checksum,
+        };
+        let proof = [0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8];
+        let all = [
+            (MpOption::CapableSyn { version: 1, flags: FLAG_E, sender: None }, true, false, "1e040108"),
+            (
+                MpOption::CapableSynAck { version: 1, flags: FLAG_E, sender: token },
+                true,
+                true,
+                "1e0801080a0b0c0d",
+            ),
+            (third(None, None), false, true, "1e0c01080a0b0c0d01020304"),
+            (third(Some(20), None), false, true, "1e0e01080a0b0c0d010203040014"),
+            (third(Some(20), Some(0x9cde)), false, true, "1e1001080a0b0c0d0102030400149cde"),
+            (MpOption::NewKey { slot: 0, proof }, false, true, "1e0c9000a1a2a3a4a5a6a7a8"),
+            (MpOption::NewKey { slot: 1, proof }, false, true, "1e0c9100a1a2a3a4a5a6a7a8"),
+            (
+                MpOption::JoinSyn { id: 2, token: 0x913e_6c21, nonce: 0x0e66_42a6, slot: 1 },
+                true,
+                false,
+                "1e0c1202913e6c210e6642a6",
+            ),
+            (MpOption::Fastclose { proof, slot: 0 }, false, true, "1e0c7000a1a2a3a4a5a6a7a8"),
+            (MpOption::Fastclose { proof, slot: 1 }, false, true, "1e0c7100a1a2a3a4a5a6a7a8"),
+            (MpOption::Fail { sequence: 7 }, false, true, "1e0c60000000000000000007"),
+        ];
+        for (option, syn, ack, hex) in all {
+            let mut written = Vec::new();
+            option.write(&mut written);
+            assert_eq!(written, bytes(hex), "{option:?}");
+            assert_eq!(read(&bytes(hex), syn, ack).mptcp, [option]);
         }
     }
 

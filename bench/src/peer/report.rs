@@ -65,7 +65,8 @@ impl Report {
             client.map(|client| ClientSide { outcome: client.outcome(), seen: client.tally().clone() });
         let proofs = |tally: &Tally| {
             let numbers = tally.given_wrong + tally.numbered_wrong;
-            tally.wrong_hmac + tally.wrong_echo + tally.damaged + numbers == 0
+            let said = tally.wrong_hmac + tally.wrong_echo + tally.wrong_checksum + tally.wrong_fastclose;
+            said + tally.damaged + numbers == 0
         };
         let passed = proofs(&all_servers)
             && all_servers.unknown_tokens.is_empty()

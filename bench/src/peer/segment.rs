@@ -195,6 +195,33 @@ mod tests {
     }
 
     #[test]
+    fn every_checksum_of_a_linux_session_is_what_we_compute() {
+        use super::super::proof;
+        let captures = concat!(env!("CARGO_MANIFEST_DIR"), "/../dataplane/packet/tests/captures");
+        let file = std::path::Path::new(captures).join("dss_checksum.pcap");
+        let mut reader = capture::CaptureReader::open(&file).unwrap();
+        let (mut mapped, mut ends) = (0, 0);
+        while let Some(record) = reader.read().unwrap() {
+            let parsed = packet::parse(&record.bytes, record.bytes.len());
+            let options = option::read(parsed.tcp_options(&record.bytes), parsed.tcp.flags.syn(), true);
+            let payload = &record.bytes[usize::from(parsed.payload)..usize::from(parsed.end)];
+            for option in options.mptcp {
+                let (sequence, place, len, checksum) = match option {
+                    MpOption::Dss { map: Some(map), fin, .. } if map.short => panic!("half a number: {fin}"),
+                    MpOption::Dss { map: Some(map), fin, .. } => {
+                        (mapped, ends) = (mapped + 1, ends + u32::from(fin));
+                        (map.sequence, map.subflow_sequence, map.len, map.checksum)
+                    }
+                    _ => continue,
+                };
+                // Every mapping of that session is one segment.
+                assert_eq!(Some(proof::checksum(sequence, place, len, payload)), checksum, "{option:?}");
+            }
+        }
+        assert_eq!((mapped, ends), (20, 5));
+    }
+
+    #[test]
     fn a_damaged_segment_is_told_from_none() {
         let mut frame = segment().frame([1; 6], [2; 6]);
         let last = frame.len() - 1;

@@ -8,7 +8,7 @@ use steering::key::{number_of, read_private_data};
 use super::connection::{Connection, End, Signal};
 use super::host::{At, Host, Tally, UnknownToken};
 use super::issuer::Issuer;
-use super::option::{FLAG_H, MpOption};
+use super::option::{FLAG_A, FLAG_H, MpOption};
 use super::proof;
 use super::segment::Segment;
 use super::subflow::{End as Ending, Nonces, State, Subflow};
@@ -27,18 +27,26 @@ pub struct Server {
     version: u8,
     side: Option<Side>,
     issuer: Issuer,
+    checksums: bool,
 }
 
 impl Server {
     /// A server whose keys follow from a seed. With a side of TLS it takes explicit tokens, too.
     pub fn new(seed: u64, version: u8, side: Option<Side>) -> Self {
-        Self { host: Host::new(seed), version, side, issuer: Issuer::Random }
+        Self { host: Host::new(seed), version, side, issuer: Issuer::Random, checksums: false }
     }
 
     /// The same with keys and tokens of another origin.
     #[must_use]
     pub fn with(mut self, issuer: Issuer) -> Self {
         self.issuer = issuer;
+        self
+    }
+
+    /// The same, with checksums whether a client asks for them or not.
+    #[must_use]
+    pub fn with_checksums(mut self, checksums: bool) -> Self {
+        self.checksums = checksums;
         self
     }
 
@@ -166,11 +174,11 @@ impl Server {
             _ => None,
         });
         let join = syn.find(|option| match option {
-            MpOption::JoinSyn { token, nonce, .. } => Some((*token, *nonce)),
+            MpOption::JoinSyn { token, nonce, slot, .. } => Some((*token, *nonce, *slot)),
             _ => None,
         });
         match (capable, join) {
-            (None, Some((token, nonce))) => self.join(syn, token, nonce),
+            (None, Some((token, nonce, slot))) => self.join(syn, token, nonce, slot),
             (Some((version, flags, _)), None) if version.min(1) <= self.version => {
                 self.capable(syn, given, version.min(self.version), flags);
             }
@@ -194,8 +202,9 @@ impl Server {
     fn capable(&mut self, syn: &Segment, given: Option<Key>, version: u8, flags: u8) {
         let first = self.subflow(syn);
         let explicit = version == 1 && self.side.is_some();
-        let (signal, flags) = if explicit { Signal::chosen(flags) } else { (Signal::Keys, FLAG_H) };
-        let mut connection = Connection::new(version, signal, flags, false, first);
+        let (signal, chosen) = if explicit { Signal::chosen(flags) } else { (Signal::Keys, FLAG_H) };
+        let checksums = if self.checksums { FLAG_A } else { flags & FLAG_A };
+        let mut connection = Connection::new(version, signal, chosen | checksums, false, first);
         let drawn = (0..DRAWS).find_map(|_| {
             let issued = self.issuer.issue(version, signal, given, &mut self.host.random)?;
             let token = issued.end.token;
@@ -212,7 +221,7 @@ impl Server {
     }
 
     /// A SYN that joins.
-    fn join(&mut self, syn: &Segment, token: u32, remote: u32) {
+    fn join(&mut self, syn: &Segment, token: u32, remote: u32, slot: u8) {
         let Some(index) = self.host.tokens.get(&token).copied() else {
             self.host
                 .tally
@@ -220,21 +229,21 @@ impl Server {
                 .push(UnknownToken { token: format!("{token:08x}"), from: syn.from });
             return self.host.deny(syn, vec![NO_SUCH_TOKEN]);
         };
-        let keyed =
-            self.host.connections.get(index).is_some_and(|connection| !connection.remote.key.is_empty());
-        if !keyed {
+        let connection = self.host.connections.get(index);
+        let slot = connection.map_or(0, |connection| connection.slot(slot));
+        if !connection.is_some_and(|connection| connection.is_keyed(slot)) {
             // Its keys are still being agreed on: it may be tried again.
             self.host.tally.early += 1;
             return self.host.deny(syn, vec![MpOption::Reset { transient: true, reason: 1 }]);
         }
         let local = self.host.random.word();
         let mut subflow = self.subflow(syn);
-        subflow.join = Some(Nonces { local, remote });
+        subflow.join = Some(Nonces { local, remote, slot });
         let Some(at) = self.host.extend(index, subflow) else { return };
-        let hmac = self.host.connection(at).map(|connection| {
-            let keys = [&connection.local.key[..], &connection.remote.key];
-            proof::join_short(connection.version, keys, [local, remote])
-        });
+        let hmac = self
+            .host
+            .connection(at)
+            .map(|connection| proof::join_short(connection.version, connection.keys(slot), [local, remote]));
         let answer = MpOption::JoinSynAck { id: 0, hmac: hmac.unwrap_or_default(), nonce: local };
         self.host.send(at, Flags::SYN.with(Flags::ACK), vec![answer]);
     }
@@ -260,8 +269,8 @@ impl Server {
             _ => None,
         });
         let Some(connection) = self.host.connection(at) else { return false };
-        let keys = [&connection.remote.key[..], &connection.local.key];
-        let right = proof::join(connection.version, keys, [nonces.remote, nonces.local]);
+        let [local, remote] = connection.keys(nonces.slot);
+        let right = proof::join(connection.version, [remote, local], [nonces.remote, nonces.local]);
         if given != Some(right) {
             self.host.tally.wrong_hmac += 1;
             self.host.refuse(at, Ending::WrongHmac, vec![NO_SUCH_TOKEN]);
@@ -324,6 +333,8 @@ mod tests {
             echo: true,
             version: 1,
             signal: Signal::Keys,
+            checksums: false,
+            fastclose: false,
         }
     }
 

@@ -59,6 +59,8 @@ pub struct Nonces {
     pub local: u32,
     /// Theirs.
     pub remote: u32,
+    /// Which of the connection's keys.
+    pub slot: u8,
 }
 
 /// A subflow.
@@ -76,8 +78,10 @@ pub struct Subflow {
     pub end: Option<End>,
     /// Of a joined one.
     pub join: Option<Nonces>,
-    /// The mapping that the last data came with.
-    pub map: Option<Map>,
+    /// The mapping that the last data came with, and whether the end of the data is behind it.
+    pub map: Option<(Map, bool)>,
+    /// Its data as far as it came, where checksums are used.
+    pub covered: Vec<u8>,
     /// Data that is to be sent here, with its first number.
     pub queue: VecDeque<(u64, Vec<u8>)>,
     /// We sent FIN.
@@ -115,6 +119,7 @@ impl Subflow {
             end: None,
             join: None,
             map: None,
+            covered: Vec::new(),
             queue: VecDeque::new(),
             closing: false,
             ended: false,
@@ -211,16 +216,16 @@ impl Subflow {
         self.make(Flags::FIN.with(Flags::ACK), mptcp, Vec::new(), now)
     }
 
-    /// A RST that this segment of theirs deserves.
-    pub fn reset(&mut self, mptcp: Vec<MpOption>) -> Segment {
-        self.stop(End::Reset);
+    /// A RST that ends it so. With timestamps, which RFC 7323 section 3.2 recommends: a balancer may need them.
+    pub fn reset(&mut self, end: End, mptcp: Vec<MpOption>, now: Duration) -> Segment {
+        self.stop(end);
         Segment {
             from: self.local,
             to: self.remote,
             seq: self.next,
             ack: self.expected,
             flags: Flags::RST.with(Flags::ACK),
-            options: Options { timestamps: None, mptcp },
+            options: Options { timestamps: self.stamps.then(|| self.stamp(now)), mptcp },
             payload: Vec::new(),
         }
     }

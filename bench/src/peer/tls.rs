@@ -129,12 +129,14 @@ impl Session {
         out
     }
 
-    /// The keys of client and server, once the handshake is complete.
-    pub fn keys(&self) -> Option<[Vec<u8>; 2]> {
+    /// The keys of client and server, once the handshake is complete: the first, or the second, whose context is its number.
+    pub fn keys(&self, slot: u8) -> Option<[Vec<u8>; 2]> {
         if self.0.is_handshaking() {
             return None;
         }
-        let both = self.0.export_keying_material([0; 2 * KEY], LABEL, None).ok()?;
+        let context = [slot];
+        let context = (slot > 0).then_some(&context[..]);
+        let both = self.0.export_keying_material([0; 2 * KEY], LABEL, context).ok()?;
         let (client, server) = both.split_at(KEY);
         Some([client.to_vec(), server.to_vec()])
     }
@@ -198,16 +200,18 @@ mod tests {
     #[test]
     fn both_ends_of_a_session_derive_the_same_keys_and_another_session_others() {
         let (client, server) = pair();
-        let keys = client.keys().unwrap();
-        assert_eq!(server.keys(), Some(keys.clone()));
+        let keys = client.keys(0).unwrap();
+        assert_eq!(server.keys(0), Some(keys.clone()));
         assert_ne!(keys[0], keys[1]);
-        assert_ne!(pair().0.keys(), Some(keys));
+        let second = client.keys(1).unwrap();
+        assert!(server.keys(1) == Some(second.clone()) && second[0] != keys[0] && second[1] != keys[1]);
+        assert_ne!(pair().0.keys(0), Some(keys));
     }
 
     #[test]
     fn there_are_no_keys_before_the_handshake_is_complete() {
         let client = Side::client().unwrap().session().unwrap();
-        assert_eq!(client.keys(), None);
+        assert_eq!(client.keys(0), None);
     }
 
     #[test]
