@@ -188,6 +188,7 @@ async fn add(Shared(api): Shared<Arc<Api>>, body: Body<AddBackend>) -> Answer<Ch
     let weight = request.weight.unwrap_or(100);
     let name = parse_name(&request.name)?;
     let backend = overrides::backend(name, &request.address, request.mac.as_deref(), weight)
+        .and_then(|backend| overrides::with_number(backend, request.number))
         .and_then(|backend| {
             overrides::with_endpoint(backend, request.endpoint_port, &request.endpoint_address)
         })

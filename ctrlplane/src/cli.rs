@@ -99,7 +99,7 @@ pub enum BackendCommand {
     List,
     /// Add one.
     #[command(
-        override_usage = "weftctl backend add [POOL] NAME --address ADDRESS [--address ADDRESS] [--mac MAC] [--weight WEIGHT] [--endpoint-port PORT] [--endpoint-address ADDRESS]..."
+        override_usage = "weftctl backend add [POOL] NAME --address ADDRESS [--address ADDRESS] [--mac MAC] [--weight WEIGHT] [--number NUMBER] [--endpoint-port PORT] [--endpoint-address ADDRESS]..."
     )]
     Add(AddArgs),
     /// Give one no new connections; those it has go on, joins included.
@@ -140,9 +140,11 @@ pub enum BackendCommand {
         #[arg(long)]
         wait: bool,
     },
-    /// Print what its server is to be told so that clients join at its own port or address: sysctl and `ip mptcp` lines.
+    /// Print what its server is to be told so that joins find it.
     ///
-    /// Everything that is no command is a comment: the output may be piped to a shell on the server.
+    /// Under `endpoint`: sysctl and `ip mptcp` lines. Under `token-map` and `chosen-key`: its number and its part of the
+    /// token space, as assignments. The rest are comments: the output may be piped to a shell on the server, and without
+    /// commands in it is an EnvironmentFile for systemd. No secret is printed.
     #[command(override_usage = "weftctl backend commands [POOL] NAME [--pool POOL]")]
     Commands {
         /// Which.
@@ -184,6 +186,10 @@ pub struct AddArgs {
     /// Its share of new connections, 0 to 1000.
     #[arg(long, default_value_t = 100)]
     pub weight: u32,
+    /// Its number in tokens or timestamps, 1 to 4095, where a VIP of the pool steers by token-map with a cipher, or by
+    /// chosen-key.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=i64::from(ipc::limits::MAX_NUMBER)))]
+    pub number: Option<u16>,
     /// Its own port on the VIPs' addresses, for joins, where a VIP of the pool steers by endpoint.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub endpoint_port: Option<u16>,

@@ -13,10 +13,9 @@ use serde_json::{Value, json};
 
 use crate::cli::{AddArgs, BackendCommand, BackendName, VipCommand, WeftctlCli, WeftctlCommand};
 use crate::client::{self, ClientError, RUNTIME_DIR, SOCKET};
-use crate::endpoint;
-use crate::print;
 use crate::view::*;
 use crate::wait::{self, End, Goal, Waiting};
+use crate::{commands, print};
 
 /// Refused, or the checked file has problems.
 const REFUSED: u8 = 1;
@@ -267,6 +266,7 @@ impl Ctl {
             address: args.address.clone(),
             mac: args.mac.clone(),
             weight: Some(args.weight),
+            number: args.number,
             endpoint_port: args.endpoint_port,
             endpoint_address: args.endpoint_address.clone(),
         };
@@ -278,7 +278,7 @@ impl Ctl {
         let (pool, name) = named(backend)?;
         let (vips, backends): (Vec<VipRow>, Vec<BackendRow>) =
             (self.get("/v1/vips").await?, self.get("/v1/backends").await?);
-        let commands = endpoint::commands(&vips, &backends, pool.as_deref(), &name)
+        let commands = commands::commands(&vips, &backends, pool.as_deref(), &name)
             .map_err(|sentence| Failed::Client(ClientError::Refused(sentence)))?;
         if self.json {
             print_json(&json!(commands));

@@ -10,63 +10,19 @@
 
 use std::net::IpAddr;
 
-use serde::Serialize;
-
+use crate::commands::Commands;
 use crate::view::{BackendRow, VipRow};
 
 /// The scheme's name among a VIP's `steering`.
-const SCHEME: &str = "endpoint";
+pub(crate) const SCHEME: &str = "endpoint";
 
 /// What the operator is told of an IPv6 address with a port.
 const NO_ROOM: &str = "An IPv6 address with a port does not fit beside TCP timestamps, and Linux does not announce it: \
                        give the backend an IPv6 `endpoint_address`, or run sysctl -w net.ipv4.tcp_timestamps=0";
 
-/// What to run on one backend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Commands {
-    /// Its pool.
-    pub pool: String,
-    /// Its name.
-    pub backend: String,
-    /// The commands, in order.
-    pub commands: Vec<String>,
-    /// What the operator should know besides, one sentence each.
-    pub notes: Vec<String>,
-}
-
-impl Commands {
-    /// For a shell: everything that is no command is a comment.
-    pub fn text(&self) -> String {
-        let mut text = format!(
-            "# Backend {} of pool {}: run this on the server, as root, before clients connect.\n",
-            self.backend, self.pool
-        );
-        self.notes.iter().for_each(|note| text.push_str(&format!("# {note}\n")));
-        self.commands.iter().for_each(|command| text.push_str(&format!("{command}\n")));
-        text
-    }
-}
-
-/// The commands for the backend of this name, in the pool of this name if there are several. The error is one sentence
-/// that says what to do.
-pub fn commands(
-    vips: &[VipRow],
-    backends: &[BackendRow],
-    pool: Option<&str>,
-    name: &str,
-) -> Result<Commands, String> {
-    let backend = find(backends, pool, name)?;
-    let pool = &backend.pool;
-    let vips: Vec<&VipRow> = vips
-        .iter()
-        .filter(|vip| vip.pool == *pool && vip.steering.iter().any(|word| word == SCHEME))
-        .collect();
-    if vips.is_empty() {
-        return Err(format!(
-            "no VIP of pool `{pool}` steers by \"{SCHEME}\", so backend `{name}` needs no commands; put \
-             \"{SCHEME}\" into `steering` of [vip.mptcp] first"
-        ));
-    }
+/// Tells what a server does so that clients join at the backend's own port or address on these VIPs, which steer by
+/// endpoint. The error is one sentence that says what to do.
+pub(crate) fn tell(vips: &[&VipRow], backend: &BackendRow, told: &mut Commands) -> Result<(), String> {
     let mut wanted = Wanted::default();
     backend.endpoint_address.iter().for_each(|address| wanted.address(address, &backend.address));
     let covered = |address: &&String| backend.endpoint_address.iter().any(|own| is_v6(own) == is_v6(address));
@@ -76,28 +32,12 @@ pub fn commands(
     }
     if wanted.announced.is_empty() {
         return Err(format!(
-            "backend `{name}` of pool `{pool}` has no endpoint; give it `endpoint_port` or `endpoint_address`"
+            "backend `{}` of pool `{}` has no endpoint; give it `endpoint_port` or `endpoint_address`",
+            backend.name, backend.pool
         ));
     }
-    Ok(wanted.finish(pool, name))
-}
-
-fn find<'r>(rows: &'r [BackendRow], pool: Option<&str>, name: &str) -> Result<&'r BackendRow, String> {
-    let is_left = |row: &BackendRow| matches!(row.state.as_deref(), Some("removed" | "deleted"));
-    let named =
-        |row: &&BackendRow| row.name == name && !is_left(row) && pool.is_none_or(|pool| row.pool == pool);
-    let found: Vec<&BackendRow> = rows.iter().filter(named).collect();
-    match (found.as_slice(), pool) {
-        ([only], _) => Ok(only),
-        ([], Some(pool)) => {
-            Err(format!("there is no backend `{name}` in pool `{pool}`; see `weftctl backend list`"))
-        }
-        ([], None) => Err(format!("there is no backend `{name}` in any pool; see `weftctl backend list`")),
-        (several, _) => {
-            let pools = several.iter().map(|row| row.pool.as_str()).collect::<Vec<_>>().join(", ");
-            Err(format!("several pools have a backend `{name}`, name the pool, too: {pools}"))
-        }
-    }
+    wanted.finish(told);
+    Ok(())
 }
 
 /// What a server shall have and announce, nothing twice.
@@ -125,13 +65,12 @@ impl Wanted {
         put(&mut self.announced, format!("ip mptcp endpoint add {address} signal"));
     }
 
-    fn finish(self, pool: &str, backend: &str) -> Commands {
+    fn finish(self, told: &mut Commands) {
         let settings = ["enabled=1", "allow_join_initial_addr_port=0"];
-        let mut commands: Vec<String> =
-            settings.iter().map(|setting| format!("sysctl -w net.mptcp.{setting}")).collect();
-        commands.extend(self.borne);
-        commands.extend(self.announced);
-        Commands { pool: pool.to_owned(), backend: backend.to_owned(), commands, notes: self.notes }
+        told.commands.extend(settings.iter().map(|setting| format!("sysctl -w net.mptcp.{setting}")));
+        told.commands.extend(self.borne);
+        told.commands.extend(self.announced);
+        self.notes.iter().for_each(|note| told.note(note));
     }
 }
 
@@ -154,6 +93,7 @@ fn put(into: &mut Vec<String>, line: String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::commands;
 
     fn vip(name: &str, pool: &str, steering: &[&str], address: &[&str]) -> VipRow {
         VipRow {
@@ -242,7 +182,7 @@ mod tests {
             told(None, "b1"),
             "backend `b1` of pool `p` has no endpoint; give it `endpoint_port` or `endpoint_address`"
         );
-        assert!(told(None, "b2").starts_with("no VIP of pool `q` steers by \"endpoint\""));
+        assert!(told(None, "b2").starts_with("no VIP of pool `q` steers by \"endpoint\", \"token-map\" or"));
         assert_eq!(told(None, "b3"), "several pools have a backend `b3`, name the pool, too: p, q");
         assert_eq!(told(Some("r"), "b3"), "there is no backend `b3` in pool `r`; see `weftctl backend list`");
         assert!(told(None, "gone").starts_with("there is no backend `gone` in any pool"));

@@ -14,6 +14,7 @@ pub mod agents;
 pub mod api;
 pub mod cli;
 pub mod client;
+pub mod commands;
 pub mod control;
 pub mod ctl;
 pub mod deadline;

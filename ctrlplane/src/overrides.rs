@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use config::{Backend, Config};
+use ipc::limits::MAX_NUMBER;
 use ipc::message::{BackendState, Handles, Name};
 
 use crate::deadline::Deadline;
@@ -275,6 +276,16 @@ pub fn backend(name: Name, addresses: &[IpAddr], mac: Option<&str>, weight: u32)
         }
     }
     Ok(backend)
+}
+
+/// A backend with a number, which tokens and timestamps call it by.
+pub fn with_number(backend: Backend, number: Option<u16>) -> Result<Backend, String> {
+    match number {
+        Some(number) if number == 0 || number > MAX_NUMBER => {
+            Err(format!("{number} is out of range for a number; it goes from 1 to {MAX_NUMBER}"))
+        }
+        _ => Ok(Backend { handles: Handles { number, ..backend.handles }, ..backend }),
+    }
 }
 
 /// A backend with a port and addresses of its own for joins: at most one address of each family, each one that a host

@@ -118,7 +118,9 @@ pub fn backends(rows: &[BackendRow]) -> String {
     let header =
         ["pool", "name", "address", "mac", "weight", "state", "flows", "tokens", "packets", "bytes", "from"];
     let has_endpoints = rows.iter().any(|row| !endpoint(row).is_empty());
-    let header = header.into_iter().chain(has_endpoints.then_some("endpoint")).collect::<Vec<_>>();
+    let has_numbers = rows.iter().any(|row| row.number.is_some());
+    let further = has_endpoints.then_some("endpoint").into_iter().chain(has_numbers.then_some("number"));
+    let header = header.into_iter().chain(further).collect::<Vec<_>>();
     let mut table = table(&header, &[4, 6, 7, 8, 9]);
     for row in rows {
         let mac = match (&row.mac, &row.via) {
@@ -146,7 +148,9 @@ pub fn backends(rows: &[BackendRow]) -> String {
             number(row.bytes),
             from.to_owned(),
         ];
-        table.add_row(cells.into_iter().chain(has_endpoints.then(|| endpoint(row))));
+        let own_number = || row.number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let further = has_endpoints.then(|| endpoint(row)).into_iter().chain(has_numbers.then(own_number));
+        table.add_row(cells.into_iter().chain(further));
     }
     text(&table)
 }

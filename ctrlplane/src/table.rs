@@ -130,12 +130,20 @@ pub(crate) fn vips(config: &Config, view: Option<&LinkView>) -> Vec<VipRow> {
             pool: vip.pool.to_string(),
             forward: vip.forward.to_string(),
             steering: vip.steering.schemes.iter().map(|scheme| scheme.to_string()).collect(),
+            token_map: vip.steering.token_map.to_string(),
+            cipher_keys: cipher_keys(vip),
             unknown_token: vip.unknown_token.to_string(),
             packets: traffic.map(|traffic| traffic.packets),
             bytes: traffic.map(|traffic| traffic.bytes),
         }
     };
     config.vips.iter().map(row).collect()
+}
+
+/// The parities of tokens that a VIP has a key for.
+fn cipher_keys(vip: &config::Vip) -> Vec<String> {
+    let parities = ["even", "odd"].into_iter().zip(vip.steering.cipher_keys);
+    parities.filter_map(|(parity, key)| key.map(|_| parity.to_owned())).collect()
 }
 
 /// What the data plane says about one backend.
@@ -173,6 +181,7 @@ pub(crate) fn backends(control: &Control, view: Option<&LinkView>) -> Vec<Backen
                 mac: backend.mac.or(resolved).map(config::format_mac),
                 mac_resolved: resolved.is_some(),
                 via: gateway.map(|way| way.address.to_string()),
+                number: backend.handles.number,
                 endpoint_port: backend.handles.endpoint_port,
                 endpoint_address: endpoint_addresses(&backend.handles),
                 weight: backend.weight,
@@ -220,6 +229,7 @@ fn removed(view: &LinkView) -> impl Iterator<Item = BackendRow> {
             mac: mac.map(config::format_mac),
             mac_resolved: false,
             via: None,
+            number: handles.number,
             endpoint_port: handles.endpoint_port,
             endpoint_address: endpoint_addresses(&handles),
             weight,

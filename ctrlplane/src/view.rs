@@ -121,6 +121,12 @@ pub struct VipRow {
     pub forward: String,
     /// How joins are steered.
     pub steering: Vec<String>,
+    /// How a token says who chose it, under `token-map`: `ranges` or `cipher`.
+    #[serde(default)]
+    pub token_map: String,
+    /// The parities of tokens there is a key for, under `cipher`: `even`, `odd`.
+    #[serde(default)]
+    pub cipher_keys: Vec<String>,
     /// What joins of unknown tokens get.
     pub unknown_token: String,
     /// Packets so far; null without a data plane.
@@ -144,6 +150,9 @@ pub struct BackendRow {
     pub mac_resolved: bool,
     /// The gateway whose MAC that is, where the backend is behind one.
     pub via: Option<String>,
+    /// Its number in encrypted tokens and in timestamps.
+    #[serde(default)]
+    pub number: Option<u16>,
     /// Its own port on the addresses of VIPs, for joins.
     pub endpoint_port: Option<u16>,
     /// Its own addresses towards clients, for joins.
@@ -222,6 +231,9 @@ pub struct AddBackend {
     pub mac: Option<String>,
     /// Share of new connections.
     pub weight: Option<u32>,
+    /// Its number in encrypted tokens and in timestamps.
+    #[serde(default)]
+    pub number: Option<u16>,
     /// Its own port on the addresses of VIPs, for joins.
     #[serde(default)]
     pub endpoint_port: Option<u16>,

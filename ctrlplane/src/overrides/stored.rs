@@ -10,7 +10,7 @@ use std::path::Path;
 use ipc::message::Name;
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Overrides, OverridesError, backend, with_endpoint};
+use super::{Change, Overrides, OverridesError, backend, with_endpoint, with_number};
 use crate::deadline::Deadline;
 
 /// Version of the file's form that is written. Version 1 knew no draining and no deadlines; it is read, too.
@@ -41,6 +41,8 @@ enum StoredKind {
         weight: u32,
         #[serde(default)]
         draining: bool,
+        #[serde(default)]
+        number: Option<u16>,
         #[serde(default)]
         endpoint_port: Option<u16>,
         #[serde(default)]
@@ -112,6 +114,7 @@ fn store(((pool, name), change): (&(Name, Name), &Change)) -> StoredChange {
             mac: backend.mac.map(config::format_mac),
             weight: backend.weight,
             draining: *draining,
+            number: backend.handles.number,
             endpoint_port: backend.handles.endpoint_port,
             endpoint_address: backend.endpoint_addresses().collect(),
         },
@@ -126,9 +129,9 @@ fn restore(stored: StoredChange) -> Result<((Name, Name), Change), String> {
     let name = |text: &str| text.parse::<Name>().map_err(|error| error.to_string());
     let key = (name(&stored.pool)?, name(&stored.name)?);
     let change = match stored.change {
-        StoredKind::Added { address, mac, weight, draining, endpoint_port, endpoint_address } => {
+        StoredKind::Added { address, mac, weight, draining, number, endpoint_port, endpoint_address } => {
             config::check_weight(weight)?;
-            let backend = backend(key.1, &address, mac.as_deref(), weight)?;
+            let backend = with_number(backend(key.1, &address, mac.as_deref(), weight)?, number)?;
             Change::Added { backend: with_endpoint(backend, endpoint_port, &endpoint_address)?, draining }
         }
         StoredKind::Removed { deadline } => Change::Removed { deadline },

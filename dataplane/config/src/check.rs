@@ -8,6 +8,7 @@ use crate::endpoint::Trouble;
 use crate::model::{Backend, Config};
 use crate::reach::{Way, obstacle};
 use crate::schema::{Kind, backend as key};
+use crate::steering::number_use;
 
 impl Config {
     /// Whether `backend` may join `pool`. The error is one sentence that says what to do.
@@ -34,6 +35,14 @@ impl Config {
                 ));
             }
         }
+        if let Some(number) = backend.handles.number
+            && let Some(other) = pool.backends.iter().find(|other| other.handles.number == Some(number))
+        {
+            return Err(format!(
+                "number {number} is that of backend `{}` already; give each its own",
+                other.name
+            ));
+        }
         self.check_backend_addresses(&addresses)?;
         for vip in self.vips.iter().filter(|vip| vip.pool == pool.name) {
             let way = Way::new(vip.forward, vip.addresses.iter().copied());
@@ -41,6 +50,11 @@ impl Config {
             let has_mac = backend.mac.is_some();
             if let Some(obstacle) = obstacle(&self.dataplane.ports, &label, &way, &addresses, has_mac) {
                 return Err(format!("the backend {obstacle}"));
+            }
+            if let Some(needed_by) = number_use(&vip.steering).filter(|_| backend.handles.number.is_none()) {
+                return Err(format!(
+                    "the backend has no number, which {needed_by} (VIP {label}); give it one"
+                ));
             }
         }
         self.check_backend_endpoint(pool.name, backend)
