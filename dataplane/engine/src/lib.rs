@@ -21,6 +21,7 @@ pub mod maglev;
 pub mod model;
 pub mod pipeline;
 mod place;
+mod pool;
 pub mod reported;
 mod route;
 mod service;

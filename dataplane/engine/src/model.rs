@@ -134,11 +134,12 @@ impl Model {
         self.pools.iter().find(|pool| pool.name == *name && !pool.removed).map(|pool| pool.id)
     }
 
-    /// Whether `self` has known backends that `older` has not: workers must know them before they may choose.
+    /// Whether `self` has known backends, or numbers of theirs, that `older` has not: workers must know them before they
+    /// may choose.
     pub fn has_new_backends(&self, older: &Model) -> bool {
-        let ids = |model: &Model| -> BTreeSet<BackendId> {
+        let ids = |model: &Model| -> BTreeSet<(BackendId, Option<u16>)> {
             let all = model.pools.iter().flat_map(|pool| &pool.backends);
-            all.filter(|backend| backend.is_known()).map(|backend| backend.id).collect()
+            all.filter(|backend| backend.is_known()).map(|known| (known.id, known.handles.number)).collect()
         };
         ids(self).difference(&ids(older)).next().is_some()
     }

@@ -13,15 +13,16 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use ipc::id::{BackendId, PoolId, PortId, VipId};
-use ipc::message::{BackendState, Forward, Name, Protocol, Scheme, Secret, Steering, UnknownToken};
+use ipc::message::{Forward, Name, Protocol, Scheme, Secret, Steering, UnknownToken};
 use packet::{Address, Drafts, Family, Flow};
 use steering::cipher::Ciphers;
+use steering::key::KeyMaker;
 
 pub use crate::endpoint::Endpoint;
 use crate::endpoint::Endpoints;
 use crate::hash::HashKey;
-use crate::maglev::Maglev;
 use crate::model::Model;
+use crate::pool::{Numbered, Pool};
 use crate::route::{RouteSet, Routes};
 pub use crate::service::ServiceKey;
 use crate::service::Services;
@@ -63,31 +64,6 @@ impl Backend {
     }
 }
 
-/// A set of backends that VIPs share.
-#[derive(Clone, Debug)]
-pub struct Pool {
-    /// Which active backend a 5-tuple belongs to; `None` when no backend may be chosen.
-    pub maglev: Option<Arc<Maglev>>,
-    /// What it was built from. As long as this stays, so does the table.
-    chosen: Vec<(Name, BackendId, u32)>,
-    /// Since when it answers as it does for every service it has, in milliseconds of the data plane's clock.
-    since_ms: u64,
-}
-
-impl Pool {
-    /// The pool as the model says. A table is built only where the backends that may be chosen are other ones.
-    fn of_model(pool: &crate::model::Pool, site: &Site, before: Option<&Pool>, now_ms: u64) -> Self {
-        let chosen = selectable(pool);
-        if let Some(before) = before.filter(|before| before.chosen == chosen) {
-            return before.clone();
-        }
-        let backends: Vec<_> =
-            chosen.iter().map(|(name, id, weight)| (name.as_str(), *id, *weight)).collect();
-        let maglev = Maglev::build(&backends, site.maglev_seed).map(Arc::new);
-        Self { maglev, chosen, since_ms: now_ms }
-    }
-}
-
 /// A VIP as the packet path sees it.
 #[derive(Clone, Debug)]
 pub struct Vip {
@@ -103,6 +79,7 @@ pub struct Vip {
     pub learn: bool,
     plain: bool,
     ciphers: Ciphers,
+    keys: Option<KeyMaker>,
     drafts: Drafts,
     /// What becomes of a join whose token is unknown or ambiguous.
     pub unknown_token: UnknownToken,
@@ -122,6 +99,7 @@ impl Vip {
             learn,
             plain: steering == Steering::learning(learn),
             ciphers: Ciphers::new(steering.cipher_keys.map(|key| key.map(|Secret(bytes)| bytes))),
+            keys: keys_of(vip),
             drafts: Drafts::new(steering.application_tokens, steering.external_tokens),
             unknown_token: vip.unknown_token,
             routes: [None; 2],
@@ -147,6 +125,18 @@ impl Vip {
         &self.ciphers
     }
 
+    /// What makes its servers' keys, where Weft chooses them.
+    #[inline]
+    pub(crate) fn key_maker(&self) -> Option<&KeyMaker> {
+        self.keys.as_ref()
+    }
+
+    /// Whether Weft chooses its servers' keys.
+    #[inline]
+    pub(crate) fn chooses_keys(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// Whether joins are told from other SYNs.
     #[inline]
     pub fn steers(&self) -> bool {
@@ -160,6 +150,12 @@ impl Vip {
     }
 }
 
+/// What makes the keys of a VIP's servers, where it asks for that and they can be told: only GUE has a place for keys.
+fn keys_of(vip: &crate::model::Vip) -> Option<KeyMaker> {
+    let Secret(secret) = vip.steering.key_secret.filter(|_| vip.steering.has(Scheme::ChosenKey))?;
+    (vip.forward == Forward::Gue).then(|| KeyMaker::new(secret))
+}
+
 /// The immutable picture. See the module's header.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -168,6 +164,8 @@ pub struct Snapshot {
     configured: bool,
     services: Services,
     any_port: bool,
+    /// Whether a VIP's keys are chosen: nothing is asked about it as long as none's are.
+    chooses_keys: bool,
     /// What belongs to one backend alone.
     endpoints: Endpoints,
     /// Every address of a VIP or of an endpoint, whatever the ports.
@@ -206,6 +204,7 @@ impl Snapshot {
             configured: false,
             services: Services::default(),
             any_port: false,
+            chooses_keys: false,
             endpoints: Endpoints::default(),
             addresses: HashSet::new(),
             fragments: HashMap::new(),
@@ -258,7 +257,9 @@ impl Snapshot {
                     next.add_fragments(&key, vip.id, (pool, vip.forward));
                 }
             }
-            put(&mut next.vips, usize::from(vip.id.0), Vip::of_model(vip, pool));
+            let known = Vip::of_model(vip, pool);
+            next.chooses_keys |= known.chooses_keys();
+            put(&mut next.vips, usize::from(vip.id.0), known);
             next.map_tokens(self, model, vip, pool);
         }
         next.endpoints = Endpoints::of_model(model);
@@ -316,6 +317,13 @@ impl Snapshot {
         for (id, backend) in backends_of(model, site).into_iter().enumerate() {
             if let Some(backend) = backend {
                 put(&mut next.backends, id, backend);
+            }
+        }
+        for pool in model.pools() {
+            if let Some(Some(map)) = next.token_maps.get_mut(usize::from(pool.id.0))
+                && !map.is_of(pool)
+            {
+                *map = Arc::new(map.knowing(pool));
             }
         }
         next.find_routes();
@@ -416,6 +424,18 @@ impl Snapshot {
         pool.maglev.as_ref().map(|maglev| maglev.choose(public_hash))
     }
 
+    /// What a backend is called in timestamps, and its weight, if it takes new connections and has a number.
+    #[inline]
+    pub(crate) fn takes_new(&self, pool: PoolId, backend: BackendId) -> Option<Numbered> {
+        self.pools.get(usize::from(pool.0))?.as_ref()?.numbered(backend)
+    }
+
+    /// Whether Weft chooses the keys of any VIP's servers.
+    #[inline]
+    pub(crate) fn chooses_keys(&self) -> bool {
+        self.chooses_keys
+    }
+
     /// Whether a pool's Maglev table has changed since an entry was last seen, `age` ticks ago, or a service has left the
     /// pool: then nobody knows what is answered for the entry's flow now. In doubt, within the tick of the change, it has.
     pub fn has_changed_since(&self, pool: PoolId, age: u16, now_ms: u64) -> bool {
@@ -465,21 +485,6 @@ fn backends_of(model: &Model, site: &Site) -> Vec<Option<Backend>> {
     backends
 }
 
-/// The backends of a pool that may get new connections: active, with a weight and a MAC address. In the order of
-/// their names: that in which they came does not matter to Maglev either.
-fn selectable(pool: &crate::model::Pool) -> Vec<(Name, BackendId, u32)> {
-    let chosen = |backend: &&crate::model::Backend| {
-        backend.is_present()
-            && backend.state == BackendState::Active
-            && backend.weight > 0
-            && backend.mac.is_some()
-    };
-    let mut backends: Vec<_> =
-        pool.backends.iter().filter(chosen).map(|b| (b.name, b.id, b.weight)).collect();
-    backends.sort_unstable_by(|(one, ..), (other, ..)| one.as_str().cmp(other.as_str()));
-    backends
-}
-
 /// Puts a value at an index, growing the vector with nothing in between.
 fn put<T>(into: &mut Vec<Option<T>>, index: usize, value: T) {
     if into.len() <= index {
@@ -493,40 +498,7 @@ fn put<T>(into: &mut Vec<Option<T>>, index: usize, value: T) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_backends_that_are_active_weighted_and_reachable_are_chosen() {
-        use crate::model::Backend;
-        use ipc::message::{Handles, Presence};
-        use std::net::Ipv4Addr;
-        let make = |id: u16, change: fn(&mut Backend)| {
-            let mut backend = Backend {
-                id: BackendId(id),
-                name: format!("b{id}").parse().unwrap(),
-                address4: Some(Ipv4Addr::LOCALHOST),
-                address6: None,
-                mac: Some([2; 6]),
-                weight: 10,
-                state: BackendState::Active,
-                handles: Handles::default(),
-                presence: Presence::Present,
-                deadline: None,
-            };
-            change(&mut backend);
-            backend
-        };
-        let backends = vec![
-            make(1, |_| {}),
-            make(2, |backend| backend.weight = 0),
-            make(3, |backend| backend.mac = None),
-            make(4, |backend| backend.state = BackendState::Draining),
-            make(5, |backend| backend.state = BackendState::Down),
-            make(6, |backend| backend.presence = Presence::Removed),
-            make(7, |backend| backend.presence = Presence::Deleted),
-        ];
-        let pool = crate::model::Pool { id: PoolId(0), name: "p".parse().unwrap(), backends, removed: false };
-        assert_eq!(selectable(&pool), [("b1".parse().unwrap(), BackendId(1), 10)]);
-    }
+    use ipc::message::BackendState;
 
     #[test]
     fn a_maglev_table_stays_as_long_as_the_backends_that_may_be_chosen_do() {

@@ -25,9 +25,16 @@ impl TokenMap {
         let made_of = known(pool);
         Self {
             ranges: Ranges::new(made_of.iter().map(|(name, id, _)| (name.as_str(), *id))),
-            numbers: Numbers::new(made_of.iter().filter_map(|(_, id, number)| Some(((*number)?, *id)))),
+            numbers: Numbers::new(numbers(&made_of)),
             made_of,
         }
+    }
+
+    /// The same map, and the pool's newcomers known by their numbers: a worker that is one snapshot behind meets packets of
+    /// connections which another worker gave to them.
+    pub(crate) fn knowing(&self, pool: &Pool) -> Self {
+        let numbers = Numbers::new(numbers(&self.made_of).chain(numbers(&known(pool))));
+        Self { ranges: self.ranges.clone(), numbers, made_of: self.made_of.clone() }
     }
 
     /// Whether it is that of the pool as it is now.
@@ -51,4 +58,9 @@ impl TokenMap {
 fn known(pool: &Pool) -> Vec<(Name, BackendId, Option<u16>)> {
     let known = pool.backends.iter().filter(|backend| backend.is_known());
     known.map(|backend| (backend.name, backend.id, backend.handles.number)).collect()
+}
+
+/// Who has which number.
+fn numbers(known: &[(Name, BackendId, Option<u16>)]) -> impl Iterator<Item = (u16, BackendId)> {
+    known.iter().filter_map(|(_, id, number)| Some(((*number)?, *id)))
 }

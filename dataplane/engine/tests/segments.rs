@@ -43,9 +43,9 @@ fn a_frame_in_segments_gets_the_verdict_and_the_bytes_of_the_same_frame_in_one_p
         for ((verdict, left), (cut_left, frame)) in
             verdicts.iter().zip(left).zip(cut_left.into_iter().zip(&burst))
         {
-            // What is told about a packet that is too big quotes what is at hand; Ethernet padding behind a packet in a
-            // tunnel stays where it is in another segment.
-            let same = cut_left.starts_with(&left) && cut_left.len() < left.len() + 20;
+            // What is told about a packet that is too big quotes what is at hand; what lies behind a packet in a tunnel
+            // (Ethernet padding, or anything where the packet's length is damaged) stays where it is in another segment.
+            let same = cut_left.strip_prefix(&left[..]).is_some_and(|behind| frame.ends_with(behind));
             assert!(same || verdict.reason == Reason::TooBigTold, "{verdict:?} of {frame:02x?}");
             forwarded += usize::from(verdict.action == Action::Forward && frame.len() > FIRST);
         }

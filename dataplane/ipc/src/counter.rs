@@ -95,6 +95,12 @@ names! {
         JoinHashed = "join_hashed",
         /// Joins whose token names no backend: the number in it is nobody's, or the key of its parity is not configured.
         TokenMapMiss = "token_map_miss",
+        /// SYNs with MP_CAPABLE for which no chosen key's token named a backend that takes new connections: as plain TCP.
+        ChosenKeyUnplaced = "chosen_key_unplaced",
+        /// SYNs with MP_CAPABLE or MP_JOIN, to VIPs whose keys are chosen, that have no timestamps: each leaves an entry.
+        ChosenKeyUnstamped = "chosen_key_unstamped",
+        /// Packets that echo a timestamp with nobody's number, to VIPs whose keys are chosen.
+        TimestampUnknown = "timestamp_unknown",
         /// SYNs that offer explicit tokens, to VIPs that understand them, those sent again included.
         ExplicitSyn = "explicit_syn",
         /// Handshakes whose token was read instead of hashed.

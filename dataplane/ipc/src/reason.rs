@@ -14,6 +14,10 @@ names! {
         Token = "token",
         /// A SYN with MP_JOIN went to the backend that its token itself names, by range or encrypted number.
         TokenMap = "token_map",
+        /// A SYN with MP_CAPABLE went to the backend that the token of the key chosen for it names, with that key.
+        ChosenKey = "chosen_key",
+        /// A packet went to the backend whose number is in the timestamp it echoes, without state.
+        Timestamp = "timestamp",
         /// An ICMP error that quotes a packet of a VIP's flow went to that flow's backend.
         Related = "related",
         /// A UDP fragment: Maglev chose by addresses and protocol alone, so that all fragments of a datagram meet.

@@ -13,7 +13,8 @@
 //! stands. MP_FASTCLOSE carries a HMAC there, no key, so nobody on the way can tell a true one.
 
 use crate::mptcp::{KIND, subtype};
-use crate::tcp::{self, Flags};
+use crate::tcp::Flags;
+use crate::tcp_option;
 use crate::token::Token;
 
 /// G: the keys are the application's.
@@ -79,25 +80,13 @@ pub enum Explicit {
 /// that does not fit, and where an MP_JOIN stands beside it. The walk ends where [`crate::options`]' does.
 #[inline(never)]
 pub fn explicit(bytes: &[u8], flags: Flags, payload: bool, drafts: Drafts) -> Option<Explicit> {
-    let mut rest = bytes.get(..tcp::OPTIONS_MAX).unwrap_or(bytes);
     let mut found = None;
-    // Each turn takes at least one byte off.
-    while let [kind, tail @ ..] = rest {
-        match *kind {
-            0 => break,
-            1 => rest = tail,
-            kind => {
-                let option = tail.first().and_then(|len| rest.split_at_checked(usize::from(*len)));
-                let Some((option @ [_, _, ..], after)) = option else { break };
-                if let (KIND, [_, _, third, ..]) = (kind, option) {
-                    match third >> 4 {
-                        subtype::CAPABLE if found.is_none() => found = Some(option),
-                        subtype::JOIN => return None,
-                        _ => {}
-                    }
-                }
-                rest = after;
-            }
+    for option in tcp_option::each(bytes).map_while(Result::ok) {
+        let [KIND, _, third, ..] = option else { continue };
+        match third >> 4 {
+            subtype::CAPABLE if found.is_none() => found = Some(option),
+            subtype::JOIN => return None,
+            _ => {}
         }
     }
     read(found?, flags, payload, drafts)

@@ -7,6 +7,7 @@
 
 use crate::flow::{Address, Family, Flow};
 use crate::parse::{self, Input, Kind, ParseError, Parsed};
+use crate::timestamps::timestamps;
 use crate::{ipv4, ipv6, tcp, udp};
 
 /// An echo reply to an IPv4 request.
@@ -73,19 +74,35 @@ pub const fn message(kind: Kind) -> Message {
 ///
 /// The quoted packet's length fields are not looked at: a router has cut it, and some hosts change them.
 pub fn quoted(frame: &[u8], parsed: &Parsed) -> Option<Flow> {
+    quote(frame, parsed).map(|(flow, _)| flow)
+}
+
+/// The timestamp of the server's own clock (TSval) in the TCP packet that an ICMP error quotes, as far as the quote goes:
+/// `None` where [`quoted`] knows no flow, and where the quote ends before the option's end, as it does at routers that
+/// quote no more than RFC 792 asks for.
+pub fn quoted_timestamp(frame: &[u8], parsed: &Parsed) -> Option<u32> {
+    let (flow, transport) = quote(frame, parsed)?;
+    let header: &[u8; tcp::HEADER_LEN] =
+        transport.first_chunk().filter(|_| flow.protocol == tcp::PROTOCOL)?;
+    let end = transport.len().min(usize::from(header[12] >> 4) * 4);
+    timestamps(transport.get(tcp::HEADER_LEN..end)?).map(|said| said.value)
+}
+
+/// The flow that an ICMP error is about, and what is quoted of its packet from the transport header on.
+fn quote<'a>(frame: &'a [u8], parsed: &Parsed) -> Option<(Flow, &'a [u8])> {
     if message(parsed.kind) != Message::Error {
         return None;
     }
     let end = frame.len().min(usize::from(parsed.end));
     let quote = frame.get(usize::from(parsed.l4) + HEADER_LEN..end)?;
-    let flow = match parsed.flow.family {
+    let (flow, transport) = match parsed.flow.family {
         Family::V4 => quoted_v4(quote),
         Family::V6 => quoted_v6(quote),
     }?;
-    (flow.destination == parsed.flow.destination).then_some(flow)
+    (flow.destination == parsed.flow.destination).then_some((flow, transport))
 }
 
-fn quoted_v4(quote: &[u8]) -> Option<Flow> {
+fn quoted_v4(quote: &[u8]) -> Option<(Flow, &[u8])> {
     let header: &[u8; ipv4::HEADER_LEN] = quote.first_chunk()?;
     let header_len = usize::from(header[0] & 0x0f) * 4;
     let fragment = u16::from_be_bytes([header[6], header[7]]);
@@ -102,7 +119,7 @@ fn quoted_v4(quote: &[u8]) -> Option<Flow> {
     )
 }
 
-fn quoted_v6(quote: &[u8]) -> Option<Flow> {
+fn quoted_v6(quote: &[u8]) -> Option<(Flow, &[u8])> {
     let header: &[u8; ipv6::HEADER_LEN] = quote.first_chunk()?;
     if header[0] >> 4 != 6 {
         return None;
@@ -129,7 +146,7 @@ fn walk(quote: &[u8], first: u8) -> Result<(u8, usize), ParseError> {
     }
 }
 
-/// The flow that the quoted packet answers: source and destination change places. The first 8 bytes of its
+/// The flow that the quoted packet answers, and its transport header: source and destination change places. The first 8 bytes of its
 /// transport header must be there: what every router quotes at least (RFC 792).
 fn back(
     source: Address,
@@ -137,14 +154,15 @@ fn back(
     protocol: u8,
     transport: &[u8],
     family: Family,
-) -> Option<Flow> {
+) -> Option<(Flow, &[u8])> {
     let [a, b, c, d, ..]: [u8; 8] = *transport.first_chunk()?;
-    matches!(protocol, tcp::PROTOCOL | udp::PROTOCOL).then_some(Flow {
+    let flow = Flow {
         source: destination,
         destination: source,
         source_port: u16::from_be_bytes([c, d]),
         destination_port: u16::from_be_bytes([a, b]),
         protocol,
         family,
-    })
+    };
+    matches!(protocol, tcp::PROTOCOL | udp::PROTOCOL).then_some((flow, transport))
 }

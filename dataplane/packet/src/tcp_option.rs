@@ -67,29 +67,54 @@ pub fn options(bytes: &[u8], flags: Flags, payload: bool) -> Options {
 /// The walk. Kept out of line: only few packets need their options.
 #[inline(never)]
 fn walk(bytes: &[u8], context: Context, options: &mut Options) {
-    let mut rest = bytes.get(..tcp::OPTIONS_MAX).unwrap_or(bytes);
-    // Each turn takes at least one byte off.
-    while let [kind, tail @ ..] = rest {
-        if *kind == END_OF_LIST {
-            break;
+    for option in each(bytes) {
+        match option {
+            Ok(option @ [mptcp::KIND, ..]) => mptcp::read(option, context, options),
+            Ok(_) => {}
+            Err(malformed) => {
+                options.malformed.get_or_insert(malformed);
+            }
         }
-        if *kind == NO_OPERATION {
-            rest = tail;
-            continue;
-        }
-        let option = tail.first().and_then(|len| rest.split_at_checked(usize::from(*len)));
-        let Some((option @ [_, _, ..], after)) = option else {
-            options.malformed.get_or_insert(Malformed::Option);
-            break;
-        };
-        if *kind == mptcp::KIND {
-            mptcp::read(option, context, options);
-        }
-        rest = after;
     }
     if options.capable.is_some() && options.join.is_some() {
         options.capable = None;
         options.join = None;
         options.malformed.get_or_insert(Malformed::CapableAndJoin);
+    }
+}
+
+/// The options of a TCP header, from kind to last byte; no-operations are passed over. What ends the walk before the
+/// header's end, end-of-list apart, comes last.
+#[inline]
+pub(crate) fn each(bytes: &[u8]) -> Each<'_> {
+    Each(bytes.get(..tcp::OPTIONS_MAX).unwrap_or(bytes))
+}
+
+/// What is left of the options.
+pub(crate) struct Each<'a>(&'a [u8]);
+
+impl<'a> Iterator for Each<'a> {
+    type Item = Result<&'a [u8], Malformed>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        // Each turn takes at least one byte off.
+        while let [kind, tail @ ..] = self.0 {
+            match *kind {
+                END_OF_LIST => break,
+                NO_OPERATION => self.0 = tail,
+                _ => {
+                    let option = tail.first().and_then(|len| self.0.split_at_checked(usize::from(*len)));
+                    let Some((option @ [_, _, ..], after)) = option else {
+                        self.0 = &[];
+                        return Some(Err(Malformed::Option));
+                    };
+                    self.0 = after;
+                    return Some(Ok(option));
+                }
+            }
+        }
+        self.0 = &[];
+        None
     }
 }

@@ -1,6 +1,9 @@
 //! The headers a tunnel puts before a packet: IP in IP (RFC 2003, RFC 2473, RFC 4213) and GUE
 //! (draft-ietf-intarea-gue-09), either IP version inside either.
 //!
+//! GUE may carry private data between its header and the packet (section 3.2 there: whatever the header's length takes in
+//! beyond the fields that its flags announce). Linux's receiver skips it.
+//!
 //! The inner packet is not touched. The outer header has
 //! - its DSCP and ECN, copied whole (RFC 6040 section 4.1, normal mode, at the tunnel's start);
 //! - a TTL or hop limit of 64;
@@ -28,6 +31,8 @@ use crate::{ipv4, ipv6, udp};
 pub const GUE_PORT: u16 = 6080;
 /// A GUE header without optional fields.
 pub const GUE_HEADER_LEN: usize = 4;
+/// What five bits of GUE's header can say of its length: the words behind the first four bytes.
+const PRIVATE_WORDS_MAX: u8 = 31;
 /// UDP and GUE.
 const SHIM_LEN: usize = udp::HEADER_LEN + GUE_HEADER_LEN;
 
@@ -50,6 +55,8 @@ pub struct Inner {
     identification: u16,
     flow_label: u32,
     source_port: u16,
+    /// Words of four bytes between GUE's header and the packet.
+    private_words: u8,
 }
 
 impl Inner {
@@ -81,7 +88,15 @@ impl Inner {
             identification,
             flow_label,
             source_port: gue_source_port(hash),
+            private_words: 0,
         }
+    }
+
+    /// The same with private data between GUE's header and the packet: so many words of four bytes, 31 at most, which
+    /// the caller puts there. IP in IP has no place for any.
+    #[inline]
+    pub const fn with_private(self, words: u8) -> Self {
+        Self { private_words: words & PRIVATE_WORDS_MAX, ..self }
     }
 
     /// The header of IP in IP over IPv4; `None` if the packet would be longer than IPv4 can say.
@@ -126,15 +141,17 @@ impl Inner {
     }
 
     fn gue_len(&self) -> Option<u16> {
-        self.len.checked_add(u16::try_from(SHIM_LEN).ok()?)
+        let private = u16::from(self.private_words) * 4;
+        self.len.checked_add(u16::try_from(SHIM_LEN).ok()?)?.checked_add(private)
     }
 
-    /// UDP without a checksum, and GUE: version 0, data, no optional fields, the inner protocol, no flags.
+    /// UDP without a checksum, and GUE: version 0, data, the words behind it, the inner protocol, no flags.
     fn shim(&self) -> Option<[u8; SHIM_LEN]> {
         let [source_high, source_low] = self.source_port.to_be_bytes();
         let [high, low] = GUE_PORT.to_be_bytes();
         let [len_high, len_low] = self.gue_len()?.to_be_bytes();
-        Some([source_high, source_low, high, low, len_high, len_low, 0, 0, 0, self.protocol(), 0, 0])
+        let words = self.private_words;
+        Some([source_high, source_low, high, low, len_high, len_low, 0, 0, words, self.protocol(), 0, 0])
     }
 
     fn v4(&self, source: [u8; 4], destination: [u8; 4], protocol: u8, payload_len: u16) -> Option<[u8; 20]> {

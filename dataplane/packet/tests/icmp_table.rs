@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use packet::build::{PacketBuilder, packet};
-use packet::icmp::{Message, message, quoted};
+use packet::icmp::{Message, message, quoted, quoted_timestamp};
 use packet::{Address, Family, Flow, ipv6, parse};
 use proptest::prelude::*;
 
@@ -254,4 +254,27 @@ proptest! {
         }
         prop_assert_eq!(asked(&error), Some(flow));
     }
+}
+
+#[test]
+fn the_servers_timestamp_is_read_from_a_quote_that_goes_far_enough() {
+    let stamped = |error: &PacketBuilder| {
+        let frame = error.build();
+        quoted_timestamp(&frame, &parse(&frame, frame.len()))
+    };
+    for (quote, error, headers) in [
+        (sent(), error as fn(&[u8]) -> PacketBuilder, 20),
+        (sent6(), error6 as fn(&[u8]) -> PacketBuilder, 40),
+    ] {
+        let quote = quote.timestamps(0x0102_3007, 5).build_ip();
+        assert_eq!(stamped(&error(&quote)), Some(0x0102_3007));
+        // No-operation, no-operation, timestamps: 12 bytes behind the TCP header.
+        assert_eq!(stamped(&error(&quote[..headers + 32])), Some(0x0102_3007));
+        assert_eq!(stamped(&error(&quote[..headers + 31])), None);
+        assert_eq!(stamped(&error(&quote[..headers + 8])), None, "what RFC 792 asks for");
+    }
+    let datagram = packet().ipv4(VIP, CLIENT).udp(443, 40_000).payload(&[8; 64]).build_ip();
+    assert_eq!(stamped(&error(&datagram)), None);
+    let elsewhere = packet().ipv4(ROUTER, CLIENT).tcp(443, 40_000).data(7, 9).build_ip();
+    assert_eq!(stamped(&error(&elsewhere)), None);
 }

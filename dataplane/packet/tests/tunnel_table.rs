@@ -59,6 +59,20 @@ fn a_gue_header_is_version_0_data_and_the_inner_protocol() {
 }
 
 #[test]
+fn private_data_lengthens_the_gue_header_and_nothing_else_does() {
+    let (inner, _) = inner_of(&packet().udp(1, 2).payload(b"1234").build(), 0x0000_0000_0000_ffff);
+    let longer = inner.with_private(3).gue_over_v4(A4, B4).unwrap();
+    // Hlen 3, and 12 bytes more in UDP's length and in IP's.
+    assert_eq!(longer[20..], [0xff, 0xff, 0x17, 0xc0, 0, 56, 0, 0, 3, 4, 0, 0]);
+    let total = |bytes: &[u8]| u16::from_be_bytes([bytes[2], bytes[3]]);
+    assert_eq!(total(&longer), total(&inner.gue_over_v4(A4, B4).unwrap()) + 12);
+    let v6 = inner.with_private(3).gue_over_v6(A6, B6).unwrap();
+    assert_eq!((&v6[4..6], &v6[44..46], v6[48]), (&[0, 56][..], &[0, 56][..], 3));
+    // More than the field can say is cut, never a flag or a version.
+    assert_eq!(inner.with_private(0xff).gue_over_v6(A6, B6).unwrap()[48], 31);
+}
+
+#[test]
 fn a_packet_too_long_for_the_outer_header_gets_none() {
     let frame = packet().udp(1, 2).build();
     let parsed = parse(&frame, frame.len());
@@ -66,6 +80,8 @@ fn a_packet_too_long_for_the_outer_header_gets_none() {
     assert!(of(65_515).ip_over_v4(A4, B4).is_some() && of(65_516).ip_over_v4(A4, B4).is_none());
     assert!(of(65_503).gue_over_v4(A4, B4).is_some() && of(65_504).gue_over_v4(A4, B4).is_none());
     assert!(of(65_523).gue_over_v6(A6, B6).is_some() && of(65_524).gue_over_v6(A6, B6).is_none());
+    let private = |len| of(len).with_private(3).gue_over_v4(A4, B4);
+    assert!(private(65_491).is_some() && private(65_492).is_none());
     assert_eq!(of(u16::MAX).ip_over_v6(A6, B6)[4..6], [0xff, 0xff]);
 }
 

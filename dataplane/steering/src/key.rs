@@ -6,6 +6,8 @@
 //! - a key is no random number but a keyed function of 5-tuple and initial sequence number, so that a retransmitted SYN
 //!   gets the same key and needs no memory: the first 64 bits of SHA-256's compression of one block of fixed form, begun
 //!   at the compression of the secret (a keyed hash of fixed length, so nothing can be appended);
+//! - a key whose token names a backend that takes no new connections is thrown away and another one drawn; so is, by lot,
+//!   one that names a backend of little weight ([`accepts`]), since the split of the token space knows no weights;
 //! - in GUE's private data (draft-ietf-intarea-gue-09 section 3.2: what follows the header's fields): twelve bytes, see
 //!   [`private_data`].
 
@@ -16,14 +18,40 @@ use sha2::block_api::compress256;
 const START: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// Bytes of a backend's number in a timestamp.
+/// Bits of a backend's number in a timestamp.
 const NUMBER_BITS: u32 = 12;
 
-/// Bytes that tell the server its key, between GUE's header and the packet.
-pub const PRIVATE_LEN: usize = 12;
+/// What tells the server its key, between GUE's header and the packet, in the words of four bytes that GUE counts.
+pub const PRIVATE_WORDS: u8 = 3;
+
+/// The same in bytes.
+pub const PRIVATE_LEN: usize = 4 * PRIVATE_WORDS as usize;
 
 /// The first byte of our private data.
 const PRIVATE_TYPE: u8 = 1;
+
+/// How many keys are drawn for a SYN before it is given up.
+pub const DRAWS: u8 = 16;
+
+/// In how many of them, the first, weights have a say: where hardly any backend has much weight, an unwanted one is better
+/// than none.
+const WEIGHED_DRAWS: u8 = 8;
+
+/// A key, and a number that goes with it and that nobody else is told: the lot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draw {
+    /// The server's key.
+    pub key: Key,
+    /// As good as random, whatever the key.
+    pub lot: u32,
+}
+
+/// Whether the draw with this number is for a backend of this weight, where `most` is the greatest of its pool: always for
+/// that one, else as often as its weight is a part of it.
+#[inline]
+pub fn accepts(number: u8, lot: u32, weight: u32, most: u32) -> bool {
+    number >= WEIGHED_DRAWS || u64::from(lot) * u64::from(most) < u64::from(weight) << 32
+}
 
 /// Makes keys of 5-tuples under one secret.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,11 +75,11 @@ impl KeyMaker {
         Self(state)
     }
 
-    /// The key for a SYN's flow and initial sequence number. Of several attempts each gives another.
+    /// The key for a SYN's flow and initial sequence number. Draws of other numbers give other keys.
     ///
     /// Never inlined, for the reason given at [`packet::Token::from_key`].
     #[inline(never)]
-    pub fn key(&self, flow: &Flow, isn: u32, attempt: u8) -> Key {
+    pub fn draw(&self, flow: &Flow, isn: u32, number: u8) -> Draw {
         let mut block = [0; 64];
         let [source, destination] = [flow.source, flow.destination].map(packet::Address::v6_octets);
         let family = match flow.family {
@@ -64,12 +92,12 @@ impl KeyMaker {
             .chain(flow.source_port.to_be_bytes())
             .chain(flow.destination_port.to_be_bytes())
             .chain(isn.to_be_bytes())
-            .chain([flow.protocol, family, attempt]);
+            .chain([flow.protocol, family, number]);
         block.iter_mut().zip(fields).for_each(|(place, byte)| *place = byte);
         let mut state = self.0;
         compress256(&mut state, &[block]);
-        let [first, second, ..] = state;
-        Key((u64::from(first) << 32 | u64::from(second)).to_be_bytes())
+        let [first, second, lot, ..] = state;
+        Draw { key: Key((u64::from(first) << 32 | u64::from(second)).to_be_bytes()), lot }
     }
 }
 
@@ -126,22 +154,22 @@ mod tests {
     #[test]
     fn a_key_depends_on_everything_that_names_a_syn() {
         let maker = KeyMaker::new([1; 16]);
-        let first = maker.key(&flow(1), 7, 0);
-        assert_eq!(maker.key(&flow(1), 7, 0), first, "a retransmission");
+        let first = maker.draw(&flow(1), 7, 0);
+        assert_eq!(maker.draw(&flow(1), 7, 0), first, "a retransmission");
         let v6 = Flow { family: Family::V6, ..flow(1) };
         let there = Flow { destination_port: 80, ..flow(1) };
         let far = Flow { destination: Address::from_v4([10, 9, 9, 8]), ..flow(1) };
         let others = [
-            maker.key(&flow(2), 7, 0),
-            maker.key(&flow(1), 8, 0),
-            maker.key(&flow(1), 7, 1),
-            maker.key(&v6, 7, 0),
-            maker.key(&there, 7, 0),
-            maker.key(&far, 7, 0),
-            KeyMaker::new([2; 16]).key(&flow(1), 7, 0),
+            maker.draw(&flow(2), 7, 0),
+            maker.draw(&flow(1), 8, 0),
+            maker.draw(&flow(1), 7, 1),
+            maker.draw(&v6, 7, 0),
+            maker.draw(&there, 7, 0),
+            maker.draw(&far, 7, 0),
+            KeyMaker::new([2; 16]).draw(&flow(1), 7, 0),
             first,
         ];
-        assert_eq!(others.iter().map(|key| key.0).collect::<BTreeSet<_>>().len(), others.len());
+        assert_eq!(others.iter().map(|draw| draw.key.0).collect::<BTreeSet<_>>().len(), others.len());
     }
 
     #[test]
@@ -149,11 +177,23 @@ mod tests {
         let maker = KeyMaker::new([9; 16]);
         let mut counts = [0_u32; 16];
         for isn in 0..16_000 {
-            let token = Token::from_key(Version::V1, &maker.key(&flow(443), isn, 0));
+            let token = Token::from_key(Version::V1, &maker.draw(&flow(443), isn, 0).key);
             counts[usize::try_from(token.0 >> 28).unwrap()] += 1;
         }
         // 1000 on average, with a deviation of 31.
         assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_backend_is_drawn_as_often_as_its_weight_says() {
+        let maker = KeyMaker::new([3; 16]);
+        let lots: Vec<u32> = (0..20_000).map(|isn| maker.draw(&flow(1), isn, 0).lot).collect();
+        let share = |weight| lots.iter().filter(|lot| accepts(0, **lot, weight, 100)).count();
+        assert_eq!((share(100), share(0)), (20_000, 0));
+        // A quarter is 5,000 with a deviation of 61.
+        assert!((4_700..5_300).contains(&share(25)), "{}", share(25));
+        assert!(lots.iter().all(|lot| accepts(WEIGHED_DRAWS, *lot, 1, 100)), "at last any will do");
+        assert!(accepts(0, u32::MAX, u32::MAX, u32::MAX), "no weight is too great");
     }
 
     proptest! {
@@ -174,8 +214,9 @@ mod tests {
             let mut state = START;
             let (blocks, _) = message.as_chunks::<64>();
             compress256(&mut state, blocks);
-            let [first, second, ..] = state;
-            prop_assert_eq!(maker.key(&flow, isn, 0).0, (u64::from(first) << 32 | u64::from(second)).to_be_bytes());
+            let [first, second, lot, ..] = state;
+            prop_assert_eq!(maker.draw(&flow, isn, 0).lot, lot);
+            prop_assert_eq!(maker.draw(&flow, isn, 0).key.0, (u64::from(first) << 32 | u64::from(second)).to_be_bytes());
             let mut padding = [0; 64];
             padding[0] = 0x80;
             padding[56..].copy_from_slice(&1024_u64.to_be_bytes());

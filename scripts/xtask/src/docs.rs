@@ -121,6 +121,8 @@ fn reasons() -> String {
             | Reason::Hash
             | Reason::Token
             | Reason::TokenMap
+            | Reason::ChosenKey
+            | Reason::Timestamp
             | Reason::Related
             | Reason::Fragment
             | Reason::Endpoint => "forward",

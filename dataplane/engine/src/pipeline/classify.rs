@@ -4,12 +4,13 @@
 //! lines that stage 2 will read.
 
 use ipc::counter::Counter;
+use ipc::id::VipId;
 use ipc::reason::Reason;
 use packet::{Flags, Kind, Malformed, Opening, Options, Parsed};
 
 use super::fast::{self, Fast};
 use super::opening::Opening as Opens;
-use super::{Class, Context, Slot, SynKind, endpoint, explicit, other};
+use super::{Class, Context, Slot, SynKind, chosen, endpoint, explicit, other};
 use crate::frames::{Frames, places};
 use crate::snapshot::Port;
 use crate::verdict::Verdict;
@@ -60,6 +61,7 @@ pub(super) fn one<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: 
     slot.verdict = Verdict::drop(Reason::NotVip, cx.port);
     slot.class = Class::Decided;
     slot.foreseen = None;
+    slot.private = None;
     match slot.parsed.kind {
         Kind::Tcp | Kind::Udp => service(slot, frames.bytes(index), cx),
         _ => other::classify(slot, frames, index, cx),
@@ -91,8 +93,15 @@ fn service(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) {
     slot.class = match slot.parsed.kind {
         Kind::Udp => Class::Udp,
         _ if opens(slot.parsed.tcp.flags) => Class::Syn(syn(slot, frame, cx)),
-        _ => Class::Tcp,
+        _ => later(slot, vip, frame, cx),
     };
+}
+
+/// A TCP packet that opens nothing.
+#[inline]
+fn later(slot: &mut Slot, vip: VipId, frame: &[u8], cx: &Context<'_>) -> Class {
+    let is_decided = cx.snapshot.chooses_keys() && chosen::later(slot, vip, frame, cx);
+    if is_decided { Class::Decided } else { Class::Tcp }
 }
 
 /// What a SYN opens, by its options. Asks for the token's line where it joins.
@@ -119,7 +128,7 @@ pub(super) fn syn(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) -> SynKind {
         }
         Opening::Capable(version) => {
             cx.counters.add(Counter::CapableSyn, 1);
-            if vip.learn { SynKind::Capable(version) } else { SynKind::Plain }
+            if vip.learn || vip.chooses_keys() { SynKind::Capable(version) } else { SynKind::Plain }
         }
         Opening::Plain => SynKind::Plain,
     }

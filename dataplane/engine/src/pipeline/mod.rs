@@ -13,6 +13,7 @@
 //! docs/packet-path.md; the learning rules are RFC 8684 sections 3.1 and 3.2 as a balancer sees them that
 //! watches the client's packets only.
 
+mod chosen;
 mod classify;
 mod count;
 mod decide;
@@ -35,6 +36,7 @@ use ipc::id::{BackendId, PortId, VipId};
 use ipc::limits::{BURST, MAX_PORTS};
 use ipc::reason::Reason;
 use packet::{Key, Parsed, Token, Version};
+use steering::key::PRIVATE_LEN;
 
 use self::fast::Fast;
 use self::guard::Guard;
@@ -106,6 +108,8 @@ struct Slot {
     received: usize,
     /// A key that was seen ahead, and its token, whose line was asked for.
     foreseen: Option<(Key, Token)>,
+    /// What the backend is told beside the packet, in GUE's private data.
+    private: Option<[u8; PRIVATE_LEN]>,
 }
 
 /// One worker's pipeline: scratch memory for a burst. Kept for life, so that nothing is initialised per burst.
@@ -127,6 +131,7 @@ impl Default for Pipeline {
             verdict: Verdict::drop(Reason::NoConfig, PortId(0)),
             received: 0,
             foreseen: None,
+            private: None,
         };
         Self {
             slots: [slot; BURST],

@@ -13,7 +13,7 @@ use packet::icmp6::Solicitation;
 use packet::{Address, Family, Flow, Kind, ParseError};
 
 use super::classify::{is_group, is_ours};
-use super::{Class, Context, Slot, endpoint, local};
+use super::{Class, Context, Slot, chosen, endpoint, local};
 use crate::frames::Frames;
 use crate::snapshot::Port;
 use crate::way::family_of;
@@ -145,8 +145,12 @@ fn related(slot: &mut Slot, frame: &[u8], port: &Port, cx: &Context<'_>) {
         }
         return slot.refuse(Reason::BadIcmp);
     };
-    slot.parsed.flow = flow;
     slot.verdict.vip = Some(vip);
+    if cx.snapshot.chooses_keys() && chosen::related(slot, vip, frame, cx) {
+        slot.parsed.flow = flow;
+        return;
+    }
+    slot.parsed.flow = flow;
     slot.hash = cx.tables.flow_hash(&flow);
     cx.tables.flows.prefetch(slot.hash);
     slot.class = Class::Related;

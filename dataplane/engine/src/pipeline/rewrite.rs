@@ -8,6 +8,7 @@ use ipc::message::Forward;
 use ipc::reason::Reason;
 use packet::tunnel::{self, Inner};
 use packet::{Address, Family, Flow, ethernet};
+use steering::key::{PRIVATE_LEN, PRIVATE_WORDS};
 
 use super::too_big::{self, Allowance};
 use super::{Context, Slot, fast};
@@ -58,7 +59,7 @@ fn fitting(slot: &Slot, cx: &Context<'_>) -> Option<u16> {
     let mtu = cx.snapshot.port(slot.verdict.port)?.mtu?;
     let overhead = match vip.forward {
         Forward::L2dsr => 0,
-        forward => overhead(forward, backend.tunnel(slot.parsed.flow.family)?.family),
+        forward => overhead(slot, forward, backend.tunnel(slot.parsed.flow.family)?.family),
     };
     mtu.checked_sub(u16::try_from(overhead).ok()?)
 }
@@ -82,7 +83,7 @@ fn rewrite<F: Frames>(slot: &mut Slot, frames: &mut F, index: usize, cx: &Contex
     let port = cx.snapshot.port(slot.verdict.port).ok_or(Reason::NoNeighbour)?;
 
     let inner_len = inner_len(slot, frames, index);
-    let overhead = tunnel.map_or(0, |tunnel| overhead(vip.forward, tunnel.family));
+    let overhead = tunnel.map_or(0, |tunnel| overhead(slot, vip.forward, tunnel.family));
     if port.mtu.is_some_and(|mtu| inner_len + overhead > usize::from(mtu)) {
         return Err(Reason::TooBig);
     }
@@ -108,13 +109,14 @@ fn inner_len<F: Frames>(slot: &Slot, frames: &F, index: usize) -> usize {
 }
 
 /// Bytes that a way of forwarding puts before a packet, in an outer header of this family.
-const fn overhead(forward: Forward, outer: Family) -> usize {
+const fn overhead(slot: &Slot, forward: Forward, outer: Family) -> usize {
+    let private = if slot.private.is_some() { PRIVATE_LEN } else { 0 };
     match (forward, outer) {
         (Forward::L2dsr, _) => 0,
         (Forward::Ipip, Family::V4) => tunnel::IP_OVER_V4,
         (Forward::Ipip, Family::V6) => tunnel::IP_OVER_V6,
-        (Forward::Gue, Family::V4) => tunnel::GUE_OVER_V4,
-        (Forward::Gue, Family::V6) => tunnel::GUE_OVER_V6,
+        (Forward::Gue, Family::V4) => tunnel::GUE_OVER_V4 + private,
+        (Forward::Gue, Family::V6) => tunnel::GUE_OVER_V6 + private,
     }
 }
 
@@ -142,7 +144,11 @@ fn encapsulate<F: Frames>(
     }
     let frame = frames.bytes(index);
     let hash = if needs_hash(slot, frame, forward, tunnel) { hash(&slot.parsed.flow, cx) } else { 0 };
-    let inner = Inner::new(frame, &slot.parsed, len, hash);
+    let mut inner = Inner::new(frame, &slot.parsed, len, hash);
+    if let (Some(private), Forward::Gue) = (&slot.private, forward) {
+        put(frames, index, link_len, private)?;
+        inner = inner.with_private(PRIVATE_WORDS);
+    }
     let destination = tunnel.destination;
     match (forward, tunnel.family) {
         (Forward::Gue, _) => gue(frames, index, link_len, &inner, [source, destination], tunnel.family),

@@ -27,12 +27,13 @@ enum Answer {
     Nothing(Reason),
 }
 
-/// A SYN with MP_JOIN and a new 5-tuple: to the backend that the first scheme names which names one.
+/// A SYN with MP_JOIN and a new 5-tuple: to the backend that the first scheme names which names one. `over` is what the
+/// flow table has for it; `None` keeps nothing of a join that was placed, since its later packets say where they belong.
 #[inline(never)]
 pub(super) fn join<F: Frames>(
     slot: &mut Slot,
     token: Token,
-    over: &Look,
+    over: Option<&Look>,
     frames: &mut F,
     index: usize,
     guard: &mut Guard,
@@ -49,14 +50,16 @@ pub(super) fn join<F: Frames>(
             Answer::Nothing(_) => {}
         }
     }
-    syn::orphan(slot, vip, reason, over, frames, index, cx);
+    let look = || decide::look(slot.hash, cx);
+    let over = over.copied().unwrap_or_else(look);
+    syn::orphan(slot, vip, reason, &over, frames, index, cx);
 }
 
 /// What one scheme says.
 fn ask(scheme: Scheme, token: Token, vip: &Vip, cx: &Context<'_>) -> Answer {
     match scheme {
         Scheme::Learn | Scheme::Agent => of_table(token, vip, cx),
-        Scheme::TokenMap => {
+        Scheme::TokenMap | Scheme::ChosenKey => {
             let named = of_map(token, vip, cx);
             if named.is_none() {
                 cx.counters.add(Counter::TokenMapMiss, 1);
@@ -68,7 +71,6 @@ fn ask(scheme: Scheme, token: Token, vip: &Vip, cx: &Context<'_>) -> Answer {
             cx.counters.add(Counter::EndpointIgnored, 1);
             Answer::Nothing(Reason::UnknownToken)
         }
-        Scheme::ChosenKey => Answer::Nothing(Reason::UnknownToken),
     }
 }
 
@@ -93,13 +95,13 @@ fn of_map(token: Token, vip: &Vip, cx: &Context<'_>) -> Option<BackendId> {
     cx.snapshot.backend(backend).map(|_| backend)
 }
 
-/// To the backend, with an entry of its own: the subflow's later packets carry no token.
+/// To the backend, with an entry of its own unless nothing is kept: the subflow's later packets carry no token.
 fn follow(
     slot: &mut Slot,
     token: Token,
     backend: BackendId,
     reason: Reason,
-    over: &Look,
+    over: Option<&Look>,
     guard: &mut Guard,
     cx: &Context<'_>,
 ) {
@@ -107,6 +109,9 @@ fn follow(
     if pool.is_some_and(|pool| !guard.join(cx.tables.token_hash(token, pool), cx.now)) {
         return slot.refuse(Reason::JoinRate);
     }
+    let Some(over) = over else {
+        return slot.forward(reason, backend);
+    };
     let isn = slot.parsed.tcp.seq;
     let entry = FlowEntry::opened(FlowState::SynJoin, cx.now, backend, isn, token.0);
     decide::place(slot, entry, reason, over, cx);

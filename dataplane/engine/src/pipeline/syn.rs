@@ -12,7 +12,7 @@ use packet::{ResetReason, TcpRst, Token, Version};
 
 use super::decide::Look;
 use super::guard::{self, Guard};
-use super::{Class, Context, Slot, SynKind, decide, local, steer};
+use super::{Class, Context, Slot, SynKind, chosen, decide, local, steer};
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::frames::{Frames, places};
 use crate::limits::Admitted;
@@ -46,6 +46,11 @@ pub(super) fn decide<F: Frames>(
     guard: &mut Guard,
     cx: &Context<'_>,
 ) {
+    let kind = match cx.snapshot.chooses_keys() {
+        true => chosen::decide(slot, kind, frames, index, guard, cx),
+        false => Some(kind),
+    };
+    let Some(kind) = kind else { return };
     let look = decide::look(slot.hash, cx);
     if let Some(found) = look.live() {
         let entry = found.entry;
@@ -123,7 +128,7 @@ fn join<F: Frames>(
         return slot.refuse(Reason::NotVip);
     };
     if !vip.is_plain() {
-        return steer::join(slot, token, over, frames, index, guard, cx);
+        return steer::join(slot, token, Some(over), frames, index, guard, cx);
     }
     let hash = cx.tables.token_hash(token, vip.pool);
     let belongs = |backend| cx.snapshot.is_of_pool(backend, vip.pool);

@@ -118,7 +118,7 @@ fn quote(flow: &Flow, more: usize) -> Vec<u8> {
 }
 
 /// A router's word that a server's packet was too big.
-fn error_with(s: &Scene, to: Address, quote: &[u8]) -> PacketBuilder {
+pub fn error_with(s: &Scene, to: Address, quote: &[u8]) -> PacketBuilder {
     let router = client_address(s.family, 9999);
     let (kind, code) = s.by_family((3, 4), (2, 0));
     let payload = [&[0, 0, 5, 0], quote].concat();

@@ -3,7 +3,7 @@
 //! The tokens were computed by another implementation of the split and of the cipher, not by the crate under test.
 
 use ipc::counter::Counter as C;
-use ipc::message::{Command, Forward, Handles, Protocol, Scheme, Secret, Steering, TokenMap, UnknownToken};
+use ipc::message::{Command, Forward, Protocol, Scheme, Secret, Steering, TokenMap, UnknownToken};
 use ipc::reason::Reason;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
 use crate::support::name;
 
 /// Tokens in ranges of b1, b2 and b3; [`TOKEN`] lies in one of b1's.
-const OF: [u32; 3] = [0x9130_0001, 0x9160_ffff, 0x91df_fffe];
+pub const OF: [u32; 3] = [0x9130_0001, 0x9160_ffff, 0x91df_fffe];
 
 /// Number 2 under the key of even tokens, 3 under that of odd ones, and 9, which nobody has.
 const SEALED: [u32; 3] = [0x0094_aff4, 0x2e79_360d, 0xe126_59ec];
@@ -20,15 +20,6 @@ const SEALED: [u32; 3] = [0x0094_aff4, 0x2e79_360d, 0xe126_59ec];
 /// The keys: that of the cipher's published vector, and another.
 const KEYS: [Secret<8>; 2] =
     [Secret([0x19, 0x18, 0x11, 0x10, 9, 8, 1, 0]), Secret([1, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef])];
-
-/// A backend with a number.
-pub fn numbered(command: Command, number: u8) -> Command {
-    let Command::PutBackend { pool, name, address4, address6, mac, weight, state, handles } = command else {
-        panic!("no backend");
-    };
-    let handles = Handles { number: Some(number.into()), ..handles };
-    Command::PutBackend { pool, name, address4, address6, mac, weight, state, handles }
-}
 
 /// The VIPs of these rows.
 pub fn vips() -> [Command; 3] {

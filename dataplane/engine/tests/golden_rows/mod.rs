@@ -1,5 +1,6 @@
 //! The golden table: what a row is, and the configuration all rows share.
 
+mod chosen;
 mod endpoint;
 mod explicit;
 mod frame;
@@ -84,6 +85,10 @@ pub mod port {
     pub const BOTH: u16 = 8015;
     /// VIP explicit: the same pool, learning, both kinds of explicit tokens understood.
     pub const EXPLICIT: u16 = 8016;
+    /// VIP chosen: the pool of gue, gue, its servers' keys chosen.
+    pub const CHOSEN: u16 = 8017;
+    /// VIP chosen-l2: the same, l2dsr, which has no place for keys.
+    pub const CHOSEN_L2: u16 = 8018;
     /// VIP dns: UDP, pool web-servers.
     pub const DNS: u16 = 53;
 }
@@ -247,6 +252,7 @@ pub fn all(family: Family) -> Vec<Row> {
         learn::rows,
         join::rows,
         map::rows,
+        chosen::rows,
         explicit::rows,
         endpoint::rows,
         frame::rows,
@@ -271,7 +277,8 @@ impl Scene {
         let pools = ["web-servers", "others", "idle", "four", "six", "far"];
         let mut commands: Vec<Command> =
             pools.iter().map(|pool| Command::PutPool { name: name(pool) }).collect();
-        commands.extend((1..=3).map(|n| map::numbered(backend("web-servers", &format!("b{n}"), 10 + n), n)));
+        commands
+            .extend((1..=3).map(|n| support::numbered(backend("web-servers", &format!("b{n}"), 10 + n), n)));
         commands.extend([backend("others", "o1", 21), backend("others", "o2", 22)]);
         commands.push(backend_in("idle", "d1", 31, 100, BackendState::Draining));
         commands.extend([Self::one_address("four", Family::V4), Self::one_address("six", Family::V6)]);
@@ -313,6 +320,7 @@ impl Scene {
         ]);
         commands.extend(map::vips());
         commands.push(explicit::vip());
+        commands.extend(chosen::vips());
         let ports = [
             ("web", port::WEB),
             ("tls", port::TLS),
@@ -332,6 +340,8 @@ impl Scene {
             ("cipher", port::CIPHER),
             ("both", port::BOTH),
             ("explicit", port::EXPLICIT),
+            ("chosen", port::CHOSEN),
+            ("chosen-l2", port::CHOSEN_L2),
             ("dns", port::DNS),
         ];
         commands.extend(ports.iter().flat_map(|(vip, port)| services(vip, 9, *port)));

@@ -35,6 +35,15 @@ pub struct Outer {
     label: u32,
     /// The UDP source port where this is gue.
     gue: Option<u16>,
+    /// What stands between gue's header and the packet, in whole words.
+    private: Vec<u8>,
+}
+
+impl Outer {
+    /// With this between gue's header and the packet.
+    pub fn with_private(self, private: &[u8]) -> Self {
+        Self { private: private.to_vec(), ..self }
+    }
 }
 
 /// The frame that leaves: `link` is what stands between the MAC addresses and the packet, its type that of the packet
@@ -47,9 +56,11 @@ pub fn tunnelled(link: &[u8], inner: &[u8], outer: &Outer) -> Vec<u8> {
     if let Some(source_port) = outer.gue {
         body.extend(source_port.to_be_bytes());
         body.extend([0x17, 0xc0]);
-        body.extend(u16::try_from(inner.len() + 12).unwrap().to_be_bytes());
-        // No checksum; variant 0, no fields, the protocol inside, no flags.
-        body.extend([0, 0, 0, outer.inside, 0, 0]);
+        body.extend(u16::try_from(inner.len() + 12 + outer.private.len()).unwrap().to_be_bytes());
+        // No checksum; variant 0, the words behind the header, the protocol inside, no flags.
+        let words = u8::try_from(outer.private.len() / 4).unwrap();
+        body.extend([0, 0, words, outer.inside, 0, 0]);
+        body.extend(&outer.private);
         protocol = 17;
     }
     body.extend(inner);
@@ -97,6 +108,7 @@ pub fn outer_of(s: &Scene, flow: &Flow, family: Family, number: u8) -> Outer {
         identification: 0,
         label,
         gue: None,
+        private: Vec::new(),
     }
 }
 

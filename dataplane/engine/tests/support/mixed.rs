@@ -1,18 +1,20 @@
 //! Traffic of every kind from a small universe, so that everything meets everything: few clients, few ports, few
 //! keys, all kinds of VIPs, and frames that are broken in any place.
 
-use ipc::message::{BackendState, Command, Forward, Handles, Protocol, Scheme, Steering, UnknownToken};
+use ipc::message::{
+    BackendState, Command, Forward, Handles, Protocol, Scheme, Secret, Steering, UnknownToken,
+};
 use packet::build::{PORT_MAC, PacketBuilder, packet};
 use packet::{Address, Family, Flow, Key, Token, Version};
 
 use super::{
-    CLIENT_KEY, PORT4, PORT6, Random, World, backend, backend_in, backend_mac, client_address, name, of,
-    services, site, vip_address, vip_with,
+    CLIENT_KEY, PORT4, PORT6, Random, World, backend, backend_in, backend_mac, client_address, name,
+    numbered, of, services, site, vip_address, vip_with,
 };
 
 /// The VIPs' ports, and one that is a backend's own.
-const PORTS: [u16; 15] =
-    [8000, 443, 8000, 443, 8000, 443, 8001, 8002, 8003, 8004, 8005, 8006, 8007, 53, ENDPOINT];
+const PORTS: [u16; 16] =
+    [8000, 443, 8000, 443, 8000, 443, 8001, 8002, 8003, 8004, 8005, 8006, 8007, 8008, 53, ENDPOINT];
 
 /// The port at which one backend alone is joined.
 const ENDPOINT: u16 = 9001;
@@ -22,7 +24,7 @@ pub fn world() -> World {
     let mut commands: Vec<Command> =
         ["one", "two", "four", "none"].iter().map(|pool| Command::PutPool { name: name(pool) }).collect();
     commands.extend((1..=5).map(|n| backend("one", &format!("b{n}"), n)));
-    commands.extend((11..=13).map(|n| backend("two", &format!("c{n}"), n)));
+    commands.extend((11..=13).map(|n| numbered(backend("two", &format!("c{n}"), n), n - 10)));
     commands.extend((31..=32).map(|n| four_only("four", &format!("f{n}"), n)));
     commands.push(backend_in("none", "d", 20, 100, BackendState::Down));
     let (dsr, ipip, drop) = (Forward::L2dsr, Forward::Ipip, UnknownToken::Drop);
@@ -55,6 +57,15 @@ pub fn world() -> World {
         unknown_token: UnknownToken::Hash,
     });
     commands.push(with_endpoint("one", "b1", 1));
+    commands.push(Command::PutVip {
+        name: name("chosen"),
+        pool: name("two"),
+        protocol: Protocol::Tcp,
+        forward: Forward::Gue,
+        steering: Steering { key_secret: Some(Secret([7; 16])), ..Steering::by([Scheme::ChosenKey]) },
+        unknown_token: UnknownToken::Hash,
+    });
+    commands.extend(services("chosen", 9, 8008));
     commands.push(Command::PutVip {
         name: name("dns"),
         pool: name("two"),
@@ -207,7 +218,8 @@ fn key(random: &mut Random) -> Key {
 fn tcp(random: &mut Random, flow: &Flow) -> PacketBuilder {
     let isn = [1000, 0xffff_ffff][usize::from(random.percent(20))];
     let (syn, next) = (of(flow).syn(isn), isn.wrapping_add(1));
-    let segment = of(flow).data(next, 77);
+    let echoed = u32::try_from(random.below(6)).unwrap() | 0x7000;
+    let segment = of(flow).data(next, 77).timestamps(2, echoed);
     let server = key(random);
     let token = Token::from_key(Version::V1, &server);
     match random.below(20) {

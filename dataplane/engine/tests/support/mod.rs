@@ -107,6 +107,14 @@ pub fn backend_in(pool: &str, text: &str, number: u8, weight: u32, state: Backen
     }
 }
 
+/// A backend with a number.
+pub fn numbered(mut command: Command, to: u8) -> Command {
+    if let Command::PutBackend { handles, .. } = &mut command {
+        handles.number = Some(to.into());
+    }
+    command
+}
+
 /// A TCP VIP that learns, drops unknown tokens and forwards by l2dsr.
 pub fn vip(text: &str, pool: &str) -> Command {
     vip_with(text, pool, Forward::L2dsr, true, UnknownToken::Drop)
