@@ -27,3 +27,8 @@ fn every_frame_of_the_corpus_passes_the_checks() {
 fn every_option_list_of_the_corpus_passes_the_checks() {
     replay("tcp_options", check::tcp_options);
 }
+
+#[test]
+fn every_handshake_with_tokens_of_the_corpus_passes_the_checks() {
+    replay("explicit", check::explicit);
+}

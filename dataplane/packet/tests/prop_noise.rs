@@ -73,4 +73,19 @@ proptest! {
         bytes.extend(option);
         check::tcp_options(&bytes);
     }
+
+    #[test]
+    fn handshakes_that_nearly_state_tokens_pass_the_checks(
+        flags in prop_oneof![Just(0x02_u8), Just(0x12), Just(0x10), Just(0x14), any::<u8>()],
+        bits in any::<u8>(),
+        before in proptest::collection::vec(any::<u8>(), 0..6),
+        bit in prop_oneof![Just(0x02_u8), Just(0x03), Just(0x08), Just(0x09), any::<u8>()],
+        version in prop_oneof![4 => Just(1_u8), 1 => any::<u8>()],
+        (len, body) in (prop_oneof![4 => Just(0_usize), 4 => Just(4), 4 => Just(8), 4 => Just(10), 4 => Just(12), 1 => 0..14_usize], any::<[u8; 14]>()),
+        behind in proptest::collection::vec(any::<u8>(), 0..16),
+    ) {
+        let option = [&[30, u8::try_from(4 + len).unwrap(), version, bit], &body[..len]].concat();
+        check::explicit(&[&[flags, bits], &before[..], &option, &behind].concat());
+        check::explicit(&[&[flags, bits], &option[..], &behind].concat());
+    }
 }

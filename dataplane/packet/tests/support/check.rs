@@ -6,8 +6,8 @@ mod answers;
 
 use packet::build::packet;
 use packet::{
-    Flags, Flow, Kind, Malformed, Options, ParseError, Parsed, Tcp, TcpRst, arp, icmp, icmp6, options, parse,
-    tcp,
+    Drafts, Explicit, Flags, Flow, Kind, Malformed, Options, ParseError, Parsed, Tcp, TcpRst, arp, icmp,
+    icmp6, options, parse, tcp,
 };
 
 /// A frame: any bytes.
@@ -151,6 +151,64 @@ fn written_again(alone: &Options, flags: Flags, payload: bool) {
     assert_eq!(parsed.kind, Kind::Tcp);
     assert_eq!(parsed.tcp.flags, flags);
     assert_eq!(options(parsed.tcp_options(&frame), flags, payload), *alone);
+}
+
+/// Handshakes that state tokens: a byte of flags, a byte whose bits are payload, flag G and flag E, then the options.
+pub fn explicit(bytes: &[u8]) {
+    let [flags, bits, bytes @ ..] = bytes else {
+        return;
+    };
+    let (flags, payload) = (Flags(*flags), bits & 1 == 1);
+    let read = |drafts, bytes: &[u8]| packet::explicit(bytes, flags, payload, drafts);
+    let both = Drafts::new(true, true);
+    let said = read(Drafts::new(bits & 2 != 0, bits & 4 != 0), bytes);
+    let bytes = &bytes[..bytes.len().min(40)];
+    assert_eq!(read(Drafts::default(), bytes), None, "nobody asked");
+    assert_eq!(read(both, bytes), explicit_by_hand(bytes, flags, payload));
+    assert!(said.is_none() || said == read(both, bytes), "who understands more reads the same");
+    let Some(said) = said else { return };
+    assert_eq!(options(bytes, flags, payload).join, None);
+    // What was read, written with the flag of either draft, is read again.
+    for flag in [0x02, 0x08] {
+        let word = |token: packet::Token| token.0.to_be_bytes();
+        let (body, mapping): (Vec<u8>, &[u8]) = match said {
+            Explicit::Offer => (Vec::new(), &[]),
+            Explicit::Answer { token } => (word(token).to_vec(), &[]),
+            Explicit::Tokens { sender, receiver } => {
+                ([word(sender), word(receiver)].concat(), if payload { &[0, 1] } else { &[] })
+            }
+        };
+        let len = u8::try_from(4 + body.len() + mapping.len()).unwrap();
+        let option = [&[30, len, 0x01, flag], &body[..], mapping].concat();
+        assert_eq!(read(both, &option), Some(said));
+    }
+}
+
+/// The same with indices, from the drafts' figures.
+fn explicit_by_hand(bytes: &[u8], flags: Flags, payload: bool) -> Option<Explicit> {
+    let (found, _) = walk(bytes);
+    let of = |subtype| {
+        found.iter().find(move |option| option.len() > 2 && option[0] == 30 && option[2] >> 4 == subtype)
+    };
+    let option = of(0).filter(|_| of(1).is_none())?;
+    if flags.rst() || option.len() < 4 || option[2] != 1 || option[3] & 0x40 != 0 {
+        return None;
+    }
+    let token = |at: usize| packet::Token(u32::from_be_bytes(option[at..at + 4].try_into().unwrap()));
+    let (g, e) = (option[3] & 2 != 0, option[3] & 8 != 0);
+    let (h, others) = (option[3] & 1 != 0, option[3] & 0x14 != 0);
+    if others || !(g || e) {
+        return None;
+    }
+    let one = g != e && !h;
+    match (flags.syn(), flags.ack(), option.len()) {
+        (true, false, 4) => Some(Explicit::Offer),
+        (true, true, 8) if one => Some(Explicit::Answer { token: token(4) }),
+        (false, true, len) if one && (len == 12 && !payload || [14, 16].contains(&len) && payload) => {
+            Some(Explicit::Tokens { sender: token(4), receiver: token(8) })
+        }
+        _ => None,
+    }
 }
 
 /// The walk as one would write it with indices: what it finds, and whether it came to the end.
