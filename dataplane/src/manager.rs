@@ -128,7 +128,6 @@ impl Manager {
             let deleted = next.expire(now);
             log::info!("{deleted} removed backend(s) deleted: their deadline has come");
             self.replace(next, stop);
-            self.census.restart();
         }
     }
 
@@ -137,6 +136,7 @@ impl Manager {
         self.kept.save(&next, self.snapshot.generation + 1);
         self.publish(self.following(&next), stop);
         self.model = next;
+        self.census.restart();
         self.show_model();
     }
 
@@ -254,11 +254,11 @@ impl Manager {
             }
         }
         if self.model.has_removed() {
-            // Both counts began after the last change was adopted: a new entry of a removed backend is made only
-            // beside another of it (a join beside its token), so one without entries has none for good.
+            // Both counts began after the last change was adopted: of a backend that workers did not know by then
+            // nobody makes an entry any more.
             let mut next = self.model.clone();
-            let pools = next.pools().len();
-            if next.forget(|id| count.is_unused(id)) > 0 || next.pools().len() != pools {
+            next.forget(|id| count.is_unused(id));
+            if next != self.model {
                 self.replace(next, stop);
             }
         }

@@ -112,7 +112,7 @@ pub struct Refused {
 }
 
 /// See the module's header.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     pools: Vec<Pool>,
     vips: Vec<Vip>,
@@ -188,14 +188,20 @@ impl Model {
         deleted
     }
 
-    /// Forgets removed and deleted backends whose ids no table entry holds, and pools that are empty and removed.
-    /// Returns how many backends were forgotten.
+    /// Goes on with removed backends whose ids no table entry holds: a removed one is deleted, so that workers know it no
+    /// longer; a deleted one is forgotten, and its id is free. Not both at once: until every worker goes by a snapshot
+    /// without it, a join may still make an entry with its id. Pools that are removed and empty are gone, too. Returns how
+    /// many backends were forgotten.
     pub fn forget(&mut self, unused: impl Fn(BackendId) -> bool) -> usize {
         let mut forgotten = 0;
         for pool in &mut self.pools {
             let before = pool.backends.len();
-            pool.backends.retain(|backend| backend.is_present() || !unused(backend.id));
+            pool.backends.retain(|backend| backend.presence != Presence::Deleted || !unused(backend.id));
             forgotten += before - pool.backends.len();
+            let removed = pool.backends.iter_mut().filter(|backend| backend.presence == Presence::Removed);
+            for backend in removed.filter(|backend| unused(backend.id)) {
+                (backend.presence, backend.deadline) = (Presence::Deleted, None);
+            }
         }
         self.pools.retain(|pool| !(pool.removed && pool.backends.is_empty()));
         forgotten
@@ -615,6 +621,21 @@ mod tests {
         assert_eq!(again.refusal, Refusal::UnknownBackend);
         assert_eq!(model.forget(|id| id == BackendId(3)), 1);
         assert_eq!(states(&model), [removed, deleted, present]);
+    }
+
+    #[test]
+    fn an_id_is_free_only_once_a_count_found_it_unused_after_the_workers_knew_it_no_longer() {
+        let put = [pool("p"), backend("p", "a"), backend("p", "b")];
+        let mut model = Model::default().apply(&put).unwrap().apply(&[remove("a", None)]).unwrap();
+        assert_eq!(model.forget(|_| true), 0);
+        assert_eq!(model.pools()[0].backends[0].presence, Presence::Deleted, "unknown to workers");
+        let newcomer = model.apply(&[backend("p", "c")]).unwrap();
+        assert_eq!(newcomer.pools()[0].backends[2].id, BackendId(3), "the first id is not free yet");
+        // An entry that a worker made meanwhile keeps it.
+        assert_eq!(model.forget(|_| false), 0);
+        assert_eq!(model.forget(|_| true), 1);
+        let newcomer = model.apply(&[backend("p", "c")]).unwrap();
+        assert_eq!(newcomer.pools()[0].backends[1].id, BackendId(1));
     }
 
     #[test]

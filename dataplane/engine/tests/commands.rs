@@ -13,8 +13,10 @@ use vectors::{Outcome, vectors};
 /// What is configured, as commands in an order of their own. Ids are left out: they depend on the past.
 fn configured(model: &Model) -> Vec<String> {
     let mut model = model.clone();
-    // What is only remembered of removed backends is not configured.
-    model.forget(|_| true);
+    // What is only remembered of removed backends is not configured: deleted first, forgotten then.
+    for _ in 0..2 {
+        model.forget(|_| true);
+    }
     let mut commands = Vec::new();
     for pool in model.pools() {
         commands.push(Command::PutPool { name: pool.name });

@@ -33,7 +33,7 @@ fn history(row: &Row) -> World {
             Step::Commit(commands) => world.commit(commands),
             Step::Forget => drop(world.forget_unused()),
             Step::Delete => {
-                world.model.forget(|_| true);
+                world.forget(|_| true);
                 world.publish();
             }
         }

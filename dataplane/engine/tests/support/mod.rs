@@ -274,12 +274,17 @@ impl World {
         self.snapshot = self.snapshot.following(&self.model, &self.site, generation, self.seconds * 1000);
     }
 
-    /// Forgets removed backends that no entry holds, as the manager does after a census.
+    /// Forgets removed backends that no entry holds, as the manager does after one census and another.
     pub fn forget_unused(&mut self) -> usize {
         let held = self.held_ids();
-        let forgotten = self.model.forget(|id| !held.contains(&id));
+        let forgotten = self.forget(|id| !held.contains(&id));
         self.publish();
         forgotten
+    }
+
+    /// Forgets these of the removed backends.
+    pub fn forget(&mut self, which: impl Fn(BackendId) -> bool) -> usize {
+        self.model.forget(&which) + self.model.forget(&which)
     }
 
     /// All backend ids that an entry of either table holds.
