@@ -262,10 +262,37 @@ fn a_key_that_found_no_place_is_learned_when_there_is_room_again() {
         }
         for _ in 0..4 {
             world.wait(40);
-            world.send(segment(&flow, 0).dss_ack(1));
+            world.send(segment(&flow, 0));
         }
         assert!(world.send(first_data(&flow, key)).verdict.learned);
         assert_eq!(joined(&mut world, family, key).0, Reason::Token);
+    }
+}
+
+#[test]
+fn a_connection_whose_key_was_missed_is_established_like_any_other_once_its_data_goes_on() {
+    for family in FAMILIES {
+        let mut world = world();
+        let (flow, key) = (flow(family, 1, 1000, 9, 8000), Key([7; 8]));
+        let home = world.send(syn(&flow)).verdict.backend;
+        let missed = |world: &World| world.counters.reader().counter(Counter::KeyMissed);
+        // The third packet and the first data took another way. Within a tick, and in the next, the key may come again.
+        for seconds in [0, 1, 15, 1] {
+            world.wait(seconds);
+            world.send(dss(&flow, 20));
+            assert_eq!(missed(&world), 0);
+        }
+        world.wait(16);
+        world.send(dss(&flow, 40));
+        assert_eq!(missed(&world), 1);
+        assert!(!world.send(first_data(&flow, key)).verdict.learned, "too late");
+        assert_eq!(joined(&mut world, family, key).0, Reason::UnknownToken);
+        // It outlives what a half-open flow does not: minutes of silence, and a pool in which Maglev says otherwise.
+        world.commit(&(11..=30).map(|n| backend("servers", &format!("c{n}"), n)).collect::<Vec<_>>());
+        world.wait(300);
+        let later = world.send(dss(&flow, 60)).verdict;
+        assert_eq!((later.reason, later.backend), (Reason::Flow, home));
+        assert_eq!(missed(&world), 1);
     }
 }
 

@@ -71,6 +71,8 @@ names! {
         KeyConflict = "key_conflict",
         /// Keys refused because their sequence number or version was not that of the SYN.
         KeyRefused = "key_refused",
+        /// MPTCP connections whose key was missed, or found no room, before their data went on: their joins are not known.
+        KeyMissed = "key_missed",
         /// Claims to a token that an established owner of another backend holds; refused.
         TokenConflict = "token_conflict",
         /// Claims to a token by two backends of equal right; its joins follow the unknown-token policy.

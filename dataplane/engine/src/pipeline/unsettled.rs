@@ -187,12 +187,7 @@ fn await_key(
     cx: &Context<'_>,
 ) -> FlowEntry {
     let Some(Capable::Ack { version: said, receiver, .. }) = &options.capable else {
-        // Data without any MPTCP option: the connection fell back to plain TCP (RFC 8684 section 3.7). A DSS says
-        // that the key was lost on the way here and may come again, and a bare ACK says nothing: anybody can
-        // forge one, and SACK blocks may have taken the option's room.
-        let fell_back = !options.mptcp && options.malformed.is_none() && classify::has_payload(&slot.parsed);
-        let state = if fell_back { FlowState::Plain } else { entry.state };
-        return FlowEntry { state, ..*entry };
+        return keyless(slot, entry, options, cx);
     };
     let token = match slot.foreseen {
         Some((key, token)) if key == *receiver && *said == version => token,
@@ -206,6 +201,26 @@ fn await_key(
     let (next, is_new) = learn(entry, token, cx);
     slot.verdict.learned |= is_new;
     next
+}
+
+/// A flow that awaits its key, after a packet that brings none.
+///
+/// Data without any MPTCP option: the connection fell back to plain TCP (RFC 8684 section 3.7). A DSS says that the key was
+/// lost on the way here, or found no room, and may come again; but not once data has flowed into a second tick, when the
+/// client had its acknowledgment long ago: from then on the flow is as good as any, only that its joins are not known. A
+/// bare ACK says nothing: anybody can forge one, and SACK blocks may have taken the option's room.
+fn keyless(slot: &Slot, entry: &FlowEntry, options: &Options, cx: &Context<'_>) -> FlowEntry {
+    let fell_back = !options.mptcp && options.malformed.is_none() && classify::has_payload(&slot.parsed);
+    let goes_on = options.dss.is_some() && entry.tick != cx.now;
+    if goes_on && entry.lasting {
+        cx.counters.add(Counter::KeyMissed, 1);
+    }
+    let settles = fell_back || goes_on && entry.lasting;
+    FlowEntry {
+        state: if settles { FlowState::Plain } else { entry.state },
+        lasting: entry.lasting || goes_on,
+        ..*entry
+    }
 }
 
 /// Whether a segment that begins at this sequence number may bring the key of a flow that awaits one.
@@ -229,7 +244,9 @@ pub(super) fn learn(entry: &FlowEntry, token: Token, cx: &Context<'_>) -> (FlowE
     };
     cx.counters.add(counter, 1);
     let aux = if state == FlowState::Learned { token.0 } else { entry.aux };
-    (FlowEntry { state, aux, ..*entry }, outcome == Learn::New)
+    // A token is provisional as long as its flow is not lasting, however long the key took.
+    let lasting = entry.lasting && state != FlowState::Learned;
+    (FlowEntry { state, aux, lasting, ..*entry }, outcome == Learn::New)
 }
 
 /// A flow that taught its key: confirmed by DSS traffic, fallen back by data without.
