@@ -8,6 +8,7 @@
 //! | `GET /v1/tokens`            |                   | [`TokenSummary`]    |
 //! | `GET /v1/tokens/{token}`    |                   | list of [`TokenOwner`] |
 //! | `GET /v1/drops`             |                   | list of [`DropRow`] |
+//! | `GET /v1/steering`          |                   | list of [`RuleRow`] |
 //! | `GET /v1/agents`            |                   | [`AgentSummary`]    |
 //! | `GET /v1/doctor`            |                   | list of [`Finding`] |
 //! | `POST /v1/backends`         | [`AddBackend`]    | [`Changed`]         |
@@ -16,6 +17,7 @@
 //! | `POST /v1/backends/undrain` | [`NamedBackend`]  | [`Changed`]         |
 //! | `POST /v1/backends/weight`  | [`WeighBackend`]  | [`Changed`]         |
 //! | `POST /v1/reload`           |                   | [`Changed`]         |
+//! | `GET /metrics`              |                   | OpenMetrics text; by TCP, too, see [`metrics_router`] |
 //!
 //! Whatever goes wrong is a [`Failure`] with one sentence: 400 the request is wrong, 404 there is no such thing,
 //! 409 the data plane refused, 503 there is no data plane, 500 the change cannot be kept.
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -38,7 +41,7 @@ use crate::deadline::{Deadline, MAX_SPAN, say_span};
 use crate::overrides::{self, Overrides};
 use crate::session::{Outcome, Session};
 use crate::view::*;
-use crate::{doctor, problem, table};
+use crate::{doctor, metrics, problem, rules, table};
 
 /// What every request sees.
 pub struct Api {
@@ -67,9 +70,32 @@ impl From<JsonRejection> for Error {
 type Answer<T> = Result<Json<T>, Error>;
 type Body<T> = Result<Json<T>, JsonRejection>;
 
-/// The routes over one control plane.
-pub fn router(control: Arc<Control>, session: Session, listening: Option<Arc<Agents>>) -> Router {
-    let api = Arc::new(Api { control, session, agents: listening, changing: Mutex::new(()) });
+impl Api {
+    /// Over one control plane.
+    pub fn new(control: Arc<Control>, session: Session, agents: Option<Arc<Agents>>) -> Arc<Self> {
+        Arc::new(Self { control, session, agents, changing: Mutex::new(()) })
+    }
+}
+
+/// The one path that strangers may see: it changes nothing and asks nothing.
+pub fn metrics_router(api: Arc<Api>) -> Router {
+    Router::new().route("/metrics", get(scrape)).fallback(not_here).with_state(api)
+}
+
+async fn not_here() -> Error {
+    Error(StatusCode::NOT_FOUND, "there is /metrics here and nothing else".to_owned())
+}
+
+async fn scrape(Shared(api): Shared<Arc<Api>>) -> Result<impl IntoResponse, Error> {
+    let view = api.session.view().await.ok();
+    let agents = table::agents(&api.control, api.agents.as_deref(), view.as_ref());
+    let page = metrics::page(view.as_ref(), &agents)
+        .map_err(|error| Error(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], page))
+}
+
+/// All routes.
+pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/vips", get(vips))
@@ -81,6 +107,8 @@ pub fn router(control: Arc<Control>, session: Session, listening: Option<Arc<Age
         .route("/v1/tokens", get(tokens))
         .route("/v1/tokens/{token}", get(token_owners))
         .route("/v1/drops", get(drops))
+        .route("/v1/steering", get(steering))
+        .route("/metrics", get(scrape))
         .route("/v1/agents", get(agents))
         .route("/v1/doctor", get(doctor))
         .route("/v1/reload", post(reload))
@@ -154,6 +182,11 @@ async fn doctor(Shared(api): Shared<Arc<Api>>) -> Json<Vec<Finding>> {
 async fn drops(Shared(api): Shared<Arc<Api>>) -> Answer<Vec<DropRow>> {
     let view = api.session.view().await.map_err(no_dataplane)?;
     Ok(Json(table::drops(&view.counters)))
+}
+
+async fn steering(Shared(api): Shared<Arc<Api>>) -> Answer<Vec<RuleRow>> {
+    let view = api.session.view().await.map_err(no_dataplane)?;
+    Ok(Json(rules::all(&view)))
 }
 
 async fn token_owners(Shared(api): Shared<Arc<Api>>, Path(text): Path<String>) -> Answer<Vec<TokenOwner>> {

@@ -70,6 +70,8 @@ pub enum WeftctlCommand {
         /// A token, 8 hexadecimal digits.
         token: Option<String>,
     },
+    /// What each rule of steering came to: joins, tokens, endpoints, agents, bounds, by scheme.
+    Steering,
     /// Every reason to drop a packet, and how often it came up.
     Drops,
     /// Agents on backends: who is connected, what they report, what became of it.

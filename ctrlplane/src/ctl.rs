@@ -96,6 +96,9 @@ async fn dispatch(cli: &WeftctlCli) -> Result<ExitCode, Failed> {
             ctl.show("/v1/agents", |summary: AgentSummary| print::agents(&summary)).await?;
         }
         WeftctlCommand::Doctor => return ctl.doctor().await,
+        WeftctlCommand::Steering => {
+            ctl.show("/v1/steering", |rows: Vec<RuleRow>| print::rules(&rows)).await?;
+        }
         WeftctlCommand::Drops => ctl.show("/v1/drops", |rows: Vec<DropRow>| print::drops(&rows)).await?,
         WeftctlCommand::Reload => ctl.change("/v1/reload", &json!({})).await?,
     }

@@ -29,7 +29,7 @@ pub(crate) fn findings(
     if let Some(view) = view {
         let joins = Joins {
             seen: view.counters.counter(Counter::JoinSyn),
-            steered: view.counters.reason(Reason::Token),
+            steered: view.counters.reason(Reason::Token) + view.counters.reason(Reason::TokenMap),
             unknown: view.counters.reason(Reason::UnknownToken) + view.counters.reason(Reason::TokenReset),
         };
         findings.push(of_joins(&joins, has_all(agents)));

@@ -233,6 +233,15 @@ pub fn agents(summary: &AgentSummary) -> String {
     out
 }
 
+/// `weftctl steering`.
+pub fn rules(rows: &[RuleRow]) -> String {
+    let mut table = table(&["scheme", "rule", "count", "meaning"], &[2]);
+    for row in rows {
+        table.add_row([row.scheme.clone(), row.rule.clone(), row.count.to_string(), row.meaning.clone()]);
+    }
+    text(&table)
+}
+
 /// `weftctl doctor`.
 pub fn findings(findings: &[Finding]) -> String {
     let line = |finding: &Finding| {

@@ -13,9 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use config::Config;
 use ipc::liveness::{Lock, Role};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::agents::Agents;
 use crate::client::SOCKET;
@@ -35,7 +36,7 @@ pub async fn run(path: &Path, api_socket: Option<PathBuf>) -> anyhow::Result<()>
     // Signals from here on are ours: a SIGHUP during the start must not end the process.
     let mut signals = Signals::new().context("signals cannot be received")?;
     let runtime_dir = file.dataplane.runtime_dir.clone();
-    let agents = file.agents.clone();
+    let (agents, metrics) = (file.agents.clone(), file.metrics);
     let lock = Arc::new(Lock::acquire(&runtime_dir, Role::ControlPlane)?);
     let (control, notes) = Control::new(path, file)?;
     notes.iter().for_each(|note| log::warn!("{note}"));
@@ -56,12 +57,16 @@ pub async fn run(path: &Path, api_socket: Option<PathBuf>) -> anyhow::Result<()>
         }
         None => (None, None),
     };
+    let api = api::Api::new(control.clone(), session.clone(), agents);
+    let metrics = match metrics {
+        Some(settings) => Some(serve_metrics(settings, api.clone()).await?),
+        None => None,
+    };
     log::info!("weft-ctrlplane runs by {}, serving weftctl on {}", path.display(), socket.display());
 
     let neighbours = tokio::spawn(neighbour::watch(control.clone()));
     let (stop, stopped) = oneshot::channel::<()>();
-    let router = api::router(control.clone(), session.clone(), agents);
-    let server = axum::serve(listener, router).with_graceful_shutdown(async {
+    let server = axum::serve(listener, api::router(api)).with_graceful_shutdown(async {
         // Told to stop, or the other end is gone: either way it is over.
         let _told = stopped.await;
     });
@@ -76,9 +81,7 @@ pub async fn run(path: &Path, api_socket: Option<PathBuf>) -> anyhow::Result<()>
     log::info!("weft-ctrlplane stops; weft-dataplane goes on as it is");
     drop(stop);
     neighbours.abort();
-    if let Some(listening) = listening {
-        listening.abort();
-    }
+    listening.iter().chain(&metrics).for_each(JoinHandle::abort);
     if tokio::time::timeout(GRACE, server).await.is_err() {
         log::warn!("requests under way are dropped");
     }
@@ -91,6 +94,19 @@ pub async fn run(path: &Path, api_socket: Option<PathBuf>) -> anyhow::Result<()>
         log::debug!("{} is gone already: {error}", socket.display());
     }
     Ok(())
+}
+
+/// Serves what is counted to whoever may connect. Fails before anything is visible.
+async fn serve_metrics(settings: config::Metrics, api: Arc<api::Api>) -> anyhow::Result<JoinHandle<()>> {
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("cannot serve metrics on {}; see `listen` in [metrics]", settings.listen))?;
+    log::info!("serving metrics on http://{}/metrics", listener.local_addr()?);
+    Ok(tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, api::metrics_router(api)).await {
+            log::error!("metrics are served no more: {error}");
+        }
+    }))
 }
 
 fn say(reloaded: Result<Vec<String>, Vec<config::Problem>>) {

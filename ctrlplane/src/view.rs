@@ -336,3 +336,16 @@ pub struct Finding {
     /// What was found, and what to do.
     pub finding: String,
 }
+
+/// A row of `GET /v1/steering`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleRow {
+    /// The scheme it is of, or what else bounds or ends joins.
+    pub scheme: String,
+    /// The reason or counter.
+    pub rule: String,
+    /// How much was counted.
+    pub count: u64,
+    /// What it means.
+    pub meaning: String,
+}

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use ctrlplane::state::{Backend, State};
 use ipc::counter::Counter;
-use ipc::counters::Gauge;
+use ipc::counters::{Gauge, LinkCounter, PortGauge};
 use ipc::data_link::{DataLink, Request};
-use ipc::id::{BackendId, VipId, WorkerId};
+use ipc::id::{BackendId, PortId, VipId, WorkerId};
 use ipc::message::{Command, Event, Name, Presence, Refusal, TokenRank};
 use ipc::reason::Reason;
 use ipc::report::Report;
@@ -184,6 +184,10 @@ pub struct Held {
     pub counts: BTreeMap<(Name, Name), (u64, u64)>,
     /// What the worker is to count before the next request.
     pub count: Vec<(Counter, u64)>,
+    /// What packets are to have been kept or dropped for.
+    pub reasons: Vec<(Reason, u64)>,
+    /// What the manager is to count.
+    pub links: Vec<LinkCounter>,
     /// What the gauges are to say.
     pub gauges: Vec<(Gauge, u64)>,
     /// What agents reported, in order; leases left out.
@@ -267,11 +271,20 @@ fn serve(mut link: DataLink, stop: &AtomicBool, shared: &Mutex<Held>) {
     link.gauges().set(Gauge::Workers, 1);
     link.gauges().set(Gauge::Tokens, 2);
     link.gauges().set(Gauge::TokenCapacity, 1000);
+    link.gauges().set(Gauge::Ports, 1);
+    link.gauges().set_port_name(PortId(0), "net_null0");
+    for gauge in PortGauge::ALL {
+        link.gauges().set_port(PortId(0), *gauge, 100 + u64::try_from(gauge.index()).unwrap());
+    }
     while !stop.load(Ordering::Relaxed) {
         let mut held = shared.lock().unwrap();
         for (counter, amount) in held.count.drain(..) {
             worker.add(counter, amount);
         }
+        for (reason, packets) in held.reasons.drain(..) {
+            worker.reason(reason, packets);
+        }
+        held.links.drain(..).for_each(|counter| link.gauges().count(counter));
         for (gauge, value) in held.gauges.drain(..) {
             link.gauges().set(gauge, value);
         }

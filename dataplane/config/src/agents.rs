@@ -1,25 +1,19 @@
 //! Reads `[agents]`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::model::{AgentFiles, Agents};
 use crate::problem::Report;
 use crate::schema::{self, agents as key};
 use crate::table::Table;
+use crate::value::read_socket;
 
 /// Reads `[agents]`, if it is there. What is wrong is reported.
 pub(crate) fn read(root: &Table<'_>, report: &mut Report<'_>) -> Option<Agents> {
     root.given(&schema::AGENTS_KEY)?;
     let table = root.table(&schema::AGENTS_KEY, report)?;
     let listen = table.text(&key::LISTEN, report);
-    let address = listen.as_ref().and_then(|text| text.value.parse::<SocketAddr>().ok());
-    if let (Some(text), None) = (&listen, address) {
-        report.problem(
-            &text.span,
-            format!("\"{}\" is no address with a port; write it as \"10.0.1.254:7443\"", text.value),
-        );
-    }
+    let address = listen.as_ref().and_then(|text| read_socket(text, "10.0.1.254:7443", report));
     let [authority, certificate, own_key] = [&key::AUTHORITY, &key::CERTIFICATE, &key::KEY]
         .map(|key| table.text(key, report).map(|text| PathBuf::from(text.value)));
     let files = match (authority, certificate, own_key) {

@@ -18,6 +18,7 @@ mod check;
 mod commands;
 mod endpoint;
 mod lifetimes;
+mod metrics;
 mod model;
 mod pool;
 mod port;
@@ -34,8 +35,8 @@ mod vip;
 
 pub use check::check_weight;
 pub use model::{
-    AgentFiles, Agents, Backend, Config, Dataplane, Evict, Guard, HugePages, Idle, Pool, Port, Ports, Prefix,
-    Vip,
+    AgentFiles, Agents, Backend, Config, Dataplane, Evict, Guard, HugePages, Idle, Metrics, Pool, Port,
+    Ports, Prefix, Vip,
 };
 pub use problem::Problem;
 pub use reach::NextHop;

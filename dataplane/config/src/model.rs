@@ -16,6 +16,8 @@ pub struct Config {
     pub vips: Vec<Vip>,
     /// `[agents]`.
     pub agents: Option<Agents>,
+    /// `[metrics]`.
+    pub metrics: Option<Metrics>,
     /// Whether the file itself holds a secret, so that not everybody should read it.
     pub has_secret_inside: bool,
 }
@@ -31,6 +33,13 @@ pub struct Agents {
     pub tokens: usize,
     /// Reports taken from one agent in a second.
     pub reports_per_second: u32,
+}
+
+/// `[metrics]`: read once by weft-ctrlplane, at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where to listen.
+    pub listen: SocketAddr,
 }
 
 /// The files of mutual TLS, in PEM form.

@@ -13,7 +13,7 @@ use crate::pool::{self, PoolDraft};
 use crate::problem::{At, Problem, Report, Secrets, Span};
 use crate::schema;
 use crate::table::Table;
-use crate::{agents, port, vip};
+use crate::{agents, metrics, port, vip};
 
 /// Longest file: far more than the largest configuration the limits allow needs.
 const MAX_FILE: u64 = 16 << 20;
@@ -111,11 +111,12 @@ fn read<'t>(document: &'t DeTable<'t>, report: &mut Report<'_>) -> Option<Config
     if root.given(&schema::AGENTS_KEY).is_none() {
         vip::check_agents(&vips, report);
     }
+    let metrics = metrics::read(&root, report);
     let spans = spans(&pools);
     let pools = pools.into_iter().map(pool::build).collect::<Option<_>>()?;
     let vips = vips.into_iter().map(vip::build).collect::<Option<_>>()?;
-    let config =
-        Config { dataplane: dataplane?, pools, vips, agents, has_secret_inside: report.has_secret_inside() };
+    let has_secret_inside = report.has_secret_inside();
+    let config = Config { dataplane: dataplane?, pools, vips, agents, metrics, has_secret_inside };
     if report.is_clean() {
         for Trouble { pool, backend, sentence } in config.endpoint_troubles() {
             let span = spans.get(&(pool, backend)).cloned().unwrap_or_default();

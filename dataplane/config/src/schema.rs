@@ -84,7 +84,7 @@ pub struct Section {
 pub const FILE: Section = Section {
     header: "",
     meaning: "One file serves both processes. Unknown keys are errors. A file with any mistake is refused whole.",
-    keys: &[DATAPLANE_KEY, POOL_KEY, VIP_KEY, AGENTS_KEY],
+    keys: &[DATAPLANE_KEY, POOL_KEY, VIP_KEY, AGENTS_KEY, METRICS_KEY],
 };
 
 /// `[dataplane]`.
@@ -119,8 +119,17 @@ pub const AGENTS_KEY: Key = Key {
     meaning: "Agents on backends.",
 };
 
+/// `[metrics]`.
+pub const METRICS_KEY: Key = Key {
+    name: "metrics",
+    kind: Kind::Table(&metrics::SECTION),
+    default: Without::Otherwise("served on the socket of `weftctl` alone"),
+    meaning: "What is counted, for Prometheus.",
+};
+
 pub mod agents;
 pub mod dataplane;
+pub mod metrics;
 pub mod port;
 
 /// What a name may be; said by the reference.

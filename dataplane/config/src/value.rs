@@ -1,7 +1,7 @@
 //! Values with a form of their own: MAC addresses, IP addresses, prefixes. Each error is half a sentence that
 //! fits after the value in quotes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::model::Prefix;
 use crate::problem::{At, Report};
@@ -29,6 +29,18 @@ pub fn parse_mac(text: &str) -> Result<[u8; 6], &'static str> {
         return Err("is a multicast MAC address; give the interface's own");
     }
     Ok(mac)
+}
+
+/// Reads an address with a port, as sockets have them.
+pub(crate) fn read_socket(text: &At<&str>, example: &str, report: &mut Report<'_>) -> Option<SocketAddr> {
+    let address = text.value.parse().ok();
+    if address.is_none() {
+        report.problem(
+            &text.span,
+            format!("\"{}\" is no address with a port; write it as \"{example}\"", text.value),
+        );
+    }
+    address
 }
 
 /// Writes a MAC address as [`parse_mac`] reads it.

@@ -327,6 +327,11 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        r#"unknown_token = "drop""#,
+        "unknown_token = \"drop\"\n[metrics]\nlisten = \"localhost\"",
+        &[r#"39:10: "localhost" is no address with a port; write it as "127.0.0.1:9464""#],
+    ),
+    (
         r#"mac     = "02:00:00:00:03:02""#,
         "number = 4096",
         &["25:10: 4096 is out of range for `number`; it goes from 1 to 4095"],
