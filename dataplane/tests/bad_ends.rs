@@ -149,7 +149,7 @@ fn more_workers_than_queues() {
     }
     let two = workers(2);
     if two.len() < 2 {
-        return running::skip(NAME, "two CPUs are needed");
+        return skip::skip(NAME, "two CPUs are needed");
     }
     let input = tempfile::NamedTempFile::new().unwrap();
     write_pcap(input.path(), &[ack(1)]);

@@ -19,8 +19,7 @@ use ipc::reason::Reason;
 use running::net::Namespace;
 use running::packets::{ack, write_pcap};
 use running::{
-    DataPlane, PATIENCE, Place, Setup, assert_consistent, commands, commit, is_root, program, skip, until,
-    workers,
+    DataPlane, PATIENCE, Place, Setup, assert_consistent, commands, commit, is_root, program, until, workers,
 };
 use rustix::process::Signal;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -153,7 +152,7 @@ fn reaches_the_kernel(name: &str, device: &str, lanes: usize) {
     }
     let cpus = workers(lanes);
     if cpus.len() < lanes {
-        return skip(name, "more CPUs are needed");
+        return skip::skip(name, "more CPUs are needed");
     }
     let (home, peer) = wired(1500);
     if !device.contains("iface=lb0") {

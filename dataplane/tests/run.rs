@@ -18,7 +18,7 @@ use running::packets::{capture, frames};
 use running::wire::Wire;
 use running::{
     DataPlane, PATIENCE, Place, Setup, assert_consistent, commands, commit, is_root, patiently, program,
-    skip, until, workers,
+    until, workers,
 };
 use rustix::process::Signal;
 
@@ -93,7 +93,7 @@ fn a_capture_is_forwarded_as_replay_says_on_huge_pages() {
     let free = meminfo.lines().find_map(|line| line.strip_prefix("HugePages_Free:"));
     // 64 MiB for packets, the tables, and something for tests beside this one.
     if free.is_none_or(|count| count.trim().parse::<u32>().unwrap() < 64) {
-        return skip(NAME, "fewer than 64 huge pages are free: echo 512 > /proc/sys/vm/nr_hugepages");
+        return skip::skip(NAME, "fewer than 64 huge pages are free: echo 512 > /proc/sys/vm/nr_hugepages");
     }
     CAPTURES.iter().for_each(|name| forwards_as_replayed(name, "on"));
 }

@@ -18,7 +18,7 @@ use ipc::id::BackendId;
 use ipc::message::Command as Change;
 use ipc::reason::Reason;
 use running::busy::{Busy, FLOWS, backends, put, remove};
-use running::{PATIENCE, Setup, assert_consistent, commit, is_root, is_soak, skip, soak_row, until};
+use running::{PATIENCE, Setup, assert_consistent, commit, is_root, is_soak, soak_row, until};
 use rustix::process::Signal;
 
 /// How often the configuration changes: as often as takes some seconds, and in a soak 1,000 times.
@@ -198,7 +198,7 @@ fn a_worker_makes_no_system_call() {
         strace.arg("-p").arg(tid.to_string());
     }
     let Ok(mut strace) = strace.spawn() else {
-        return skip(NAME, "there is no strace: scripts/install installs it");
+        return skip::skip(NAME, "there is no strace: scripts/install installs it");
     };
     let mut said = BufReader::new(strace.stderr.take().unwrap());
     for _ in 0..=watched.len() {
@@ -207,7 +207,7 @@ fn a_worker_makes_no_system_call() {
         if !line.contains("attached") {
             let _killed = strace.kill();
             strace.wait().unwrap();
-            return skip(NAME, &format!("strace may not attach to a process here: {line}"));
+            return skip::skip(NAME, &format!("strace may not attach to a process here: {line}"));
         }
     }
 

@@ -152,8 +152,8 @@ cases! {
     fn jobs_run_on_their_own_cpus_and_a_manager_gets_all_of_them_back() {
         let before = Affinity::current().unwrap().count();
         if before < 2 {
-            println!("skipped: two CPUs are needed");
-            return;
+            let name = "jobs_run_on_their_own_cpus_and_a_manager_gets_all_of_them_back";
+            return skip::skip(name, "two CPUs are needed");
         }
         let prefix = prefix();
         let lcores = [1, 0];

@@ -239,9 +239,7 @@ fn tshark_finds_every_answers_checksums_right() {
     let output = tshark.arg("-r").arg(&file).output();
     std::fs::remove_file(&file).unwrap();
     let Ok(output) = output else {
-        assert!(std::env::var_os("WEFT_REQUIRE_ALL").is_none(), "tshark is not installed");
-        println!("skipped: tshark is not installed");
-        return;
+        return skip::skip("tshark_finds_every_answers_checksums_right", "tshark is not installed");
     };
     let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<&str> = text.lines().collect();

@@ -35,17 +35,11 @@ pub const LOOK: Duration = Duration::from_millis(5);
 /// The port's MAC address in every configuration of these tests: that of the captures.
 pub const PORT_MAC: [u8; 6] = [2, 0, 0, 0, 2, 1];
 
-/// Says why a test does not run here. Where nothing may be skipped, that is a failure.
-pub fn skip(test: &str, why: &str) {
-    assert!(std::env::var_os("WEFT_REQUIRE_ALL").is_none(), "{test} cannot run here: {why}");
-    println!("skipped: {test}: {why}");
-}
-
 /// Whether this is root; if not, says that the test is skipped.
 pub fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        skip(test, "not root");
+        skip::skip(test, "not root");
     }
     root
 }

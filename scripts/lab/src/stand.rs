@@ -1,7 +1,6 @@
 //! What the lab's tests share: the machine, one at a time, a lab with a balancer in it, and what must be silent.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ impl Machine {
         match binaries(&helper).and_then(|binaries| Ok((binaries, turn(Path::new(scratch))?))) {
             Ok((binaries, turn)) => Some(Self { binaries, helper, _turn: turn }),
             Err(why) => {
-                skip(test, &why.to_string());
+                skip::skip(test, &why.to_string());
                 None
             }
         }
@@ -44,14 +43,6 @@ impl Machine {
     pub fn lab(&self, backends: u8, decapsulate: bool) -> Result<Lab> {
         Lab::new(&Plan { backends, decapsulate, helper: self.helper.clone() })
     }
-}
-
-/// Says why a test cannot run here; panics where WEFT_REQUIRE_ALL=1 says that everything has to.
-pub fn skip(test: &str, why: &str) {
-    assert!(std::env::var_os("WEFT_REQUIRE_ALL").is_none_or(|v| v != "1"), "{test} cannot run: {why}");
-    // Not `eprintln!`, which the test harness keeps to itself when a test passes.
-    let line = format!("skipped: {test}: {why}\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 fn binaries(helper: &Path) -> Result<Binaries> {

@@ -8,11 +8,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use skip::skip;
 use weft_lab::balancer::{Balancer, Forward};
 use weft_lab::interrupt;
 use weft_lab::knock::{self, Form};
 use weft_lab::process::Task;
-use weft_lab::stand::{Machine, skip};
+use weft_lab::stand::Machine;
 use weft_lab::topology::{BALANCER_INTERFACE, BALANCER_MAC, Backend, Family, Lab, MTU};
 use weft_lab::traffic::client::{Client, Options};
 use weft_lab::vm::{self, Guest};

@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
+use skip::skip;
 use weft_lab::balancer::{Balancer, Forward, Options};
 use weft_lab::bird::Bird;
 use weft_lab::counters::Kernel;
 use weft_lab::document::Document;
 use weft_lab::interrupt;
 use weft_lab::router::Router;
-use weft_lab::stand::{LIMIT, Machine, skip};
+use weft_lab::stand::{LIMIT, Machine};
 use weft_lab::topology::{BALANCER_MAC, Family, Lab, PORT};
 use weft_lab::traffic::client::{self, Client, Report};
 

@@ -29,7 +29,7 @@ fn machine(test: &str) -> Option<(Machine, PathBuf)> {
     match simulator::program(&stand::binary_dir(Path::new(env!("CARGO_BIN_EXE_weft-lab")))) {
         Ok(program) => Some((machine, program)),
         Err(why) => {
-            stand::skip(test, &why.to_string());
+            skip::skip(test, &why.to_string());
             None
         }
     }

@@ -32,8 +32,7 @@ pub fn alone(name: &str, body: impl FnOnce()) {
         return body();
     }
     if !is_root() {
-        println!("skipped: {name}: DPDK's memory and devices need root");
-        return;
+        return skip::skip(name, "DPDK's memory and devices need root");
     }
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(child(name, &[]), "the case failed in its own process: see its output above");
@@ -138,7 +137,7 @@ impl Veth {
         let mtu = mtu.to_string();
         let [left, right] = [&names[0], &names[1]];
         if !ip(&["link", "add", left, "type", "veth", "peer", "name", right]) {
-            println!("skipped: `ip link add type veth` does not work here");
+            skip::skip("a test on a pair of interfaces", "`ip link add type veth` does not work here");
             return None;
         }
         let veth = Self(names.clone());

@@ -213,8 +213,7 @@ fn a_file_that_others_may_open_is_not_used() {
 #[test]
 fn a_file_of_another_user_is_not_used() {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: a_file_of_another_user_is_not_used: not root");
-        return;
+        return skip::skip("a_file_of_another_user_is_not_used", "not root");
     }
     let said = unkept(|path| chown(path, Some(65534), None).unwrap());
     assert!(said.contains("belongs to user 65534"), "{said}");
@@ -319,10 +318,10 @@ fn tables_larger_than_the_memory_are_refused_at_once_whatever_the_disk_has() {
 /// Needs a hugetlbfs mount and a few free pages; says so where it cannot run.
 #[test]
 fn huge_pages_are_used_where_they_are_kept_and_never_promised_where_they_are_not() {
+    let name = "huge_pages_are_used_where_they_are_kept_and_never_promised_where_they_are_not";
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
     let Some(mount) = file::hugetlbfs_mounts(&mounts).next() else {
-        println!("skipped: no hugetlbfs is mounted");
-        return;
+        return skip::skip(name, "no hugetlbfs is mounted");
     };
     let (dir, lock) = lock();
     // More than any machine has: refused when it is made, not by a SIGBUS when it is touched.
@@ -332,8 +331,7 @@ fn huge_pages_are_used_where_they_are_kept_and_never_promised_where_they_are_not
     let shape = Shape { flow_lines: 40_000, token_lines: 10_000, best: HugePages::Hugetlbfs };
     let mapping = Mapping::create(&lock, &shape).unwrap();
     if mapping.pages() != HugePages::Hugetlbfs {
-        println!("skipped: no huge pages are free");
-        return;
+        return skip::skip(name, "no huge pages are free");
     }
     drop(mapping);
     let path = left(&lock, &shape);

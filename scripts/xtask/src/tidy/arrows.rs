@@ -14,28 +14,33 @@ struct Arrows {
 
 /// All of them.
 const ARROWS: &[Arrows] = &[
-    Arrows { name: "packet", uses: &[], tests_use: &["packet"] },
-    Arrows { name: "ipc", uses: &[], tests_use: &[] },
+    Arrows { name: "packet", uses: &[], tests_use: &["packet", "skip"] },
+    Arrows { name: "ipc", uses: &[], tests_use: &["skip"] },
     Arrows { name: "steering", uses: &["packet", "ipc"], tests_use: &[] },
     Arrows { name: "engine", uses: &["packet", "ipc", "steering"], tests_use: &[] },
     Arrows { name: "config", uses: &["ipc"], tests_use: &[] },
     Arrows { name: "capture", uses: &[], tests_use: &[] },
     Arrows { name: "site", uses: &["config", "engine", "ipc", "steering"], tests_use: &["packet"] },
     Arrows { name: "dpdk-sys", uses: &[], tests_use: &[] },
-    Arrows { name: "dpdk", uses: &["dpdk-sys"], tests_use: &["packet"] },
+    Arrows { name: "dpdk", uses: &["dpdk-sys"], tests_use: &["packet", "skip"] },
     Arrows {
         name: "weft-dataplane",
         uses: &["engine", "dpdk", "ipc", "config", "capture", "site"],
-        tests_use: &["packet"],
+        tests_use: &["packet", "skip"],
     },
     Arrows { name: "weft-agent", uses: &[], tests_use: &[] },
-    Arrows { name: "weft-ctrlplane", uses: &["ipc", "config", "steering", "weft-agent"], tests_use: &[] },
+    Arrows {
+        name: "weft-ctrlplane",
+        uses: &["ipc", "config", "steering", "weft-agent"],
+        tests_use: &["skip"],
+    },
     Arrows {
         name: "weft-bench",
         uses: &["engine", "packet", "ipc", "dpdk", "config", "capture", "site", "steering"],
-        tests_use: &[],
+        tests_use: &["skip"],
     },
-    Arrows { name: "weft-lab", uses: &[], tests_use: &[] },
+    Arrows { name: "skip", uses: &[], tests_use: &[] },
+    Arrows { name: "weft-lab", uses: &["skip"], tests_use: &[] },
     Arrows { name: "xtask", uses: &["ipc", "config"], tests_use: &[] },
 ];
 
