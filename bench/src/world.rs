@@ -34,6 +34,9 @@ pub const HUGE_LINES: usize = (2 << 20) / ipc::lines::LINE;
 /// The most it can have: their addresses are of one network.
 pub const MOST_BACKENDS: u16 = 4000;
 
+/// The port before that of the first backend's own.
+const FIRST_ENDPOINT: u16 = 20_000;
+
 /// Tables, what packets are looked up in, and the time.
 #[derive(Debug)]
 pub struct World {
@@ -128,6 +131,23 @@ pub fn standard(flows: usize, tokens: usize) -> anyhow::Result<Config> {
 /// # Errors
 /// `flows`, `tokens` or `backends` is out of range.
 pub fn with_backends(flows: usize, tokens: usize, backends: u16) -> anyhow::Result<Config> {
+    parsed(flows, tokens, backends, false)
+}
+
+/// The same, where each backend has a port of its own for joins: [`endpoint_ports`].
+///
+/// # Errors
+/// `flows` or `tokens` is out of range.
+pub fn with_endpoints(flows: usize, tokens: usize) -> anyhow::Result<Config> {
+    parsed(flows, tokens, BACKENDS, true)
+}
+
+/// The ports of the backends of [`with_endpoints`], in their order.
+pub fn endpoint_ports() -> impl Iterator<Item = u16> {
+    (1..=BACKENDS).map(|n| FIRST_ENDPOINT + n)
+}
+
+fn parsed(flows: usize, tokens: usize, backends: u16, endpoints: bool) -> anyhow::Result<Config> {
     if !(1..=MOST_BACKENDS).contains(&backends) {
         bail!("{backends} backends: give 1 to {MOST_BACKENDS}");
     }
@@ -147,13 +167,19 @@ pub fn with_backends(flows: usize, tokens: usize, backends: u16) -> anyhow::Resu
              mac = \"02:00:00:01:{high:02x}:{low:02x}\"\n",
             1 + high
         );
+        if endpoints {
+            let _ = writeln!(text, "endpoint_port = {}", FIRST_ENDPOINT + n);
+        }
     }
     let [v4, v6] = [Family::V4, Family::V6].map(Service::standard);
     let _ = write!(
         text,
         "[[vip]]\nname = \"vip\"\naddress = [\"{}\", \"{}\"]\nport = {}\nprotocol = \"tcp\"\npool = \"pool\"\n\
-         forward = \"ipip\"\n[vip.mptcp]\nsteering = [\"learn\"]\nunknown_token = \"drop\"\n",
-        v4.address, v6.address, v4.port
+         forward = \"ipip\"\n[vip.mptcp]\nsteering = [{}\"learn\"]\nunknown_token = \"drop\"\n",
+        v4.address,
+        v6.address,
+        v4.port,
+        if endpoints { "\"endpoint\", " } else { "" },
     );
     Config::parse(&text, "the bench's own configuration").map_err(|problems| {
         let list: Vec<String> = problems.iter().map(ToString::to_string).collect();

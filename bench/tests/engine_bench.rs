@@ -51,6 +51,22 @@ fn every_measured_packet_of_an_established_connection_is_its_flows_and_nothing_i
 }
 
 #[test]
+fn packets_to_endpoints_are_measured_without_any_entry() {
+    for words in [
+        "--case endpoint --flows 2k --rounds 1 --packets 20k",
+        "--case endpoint --flows 2k --rounds 1 --packets 5k --family 6",
+    ] {
+        let options = options(words);
+        let mut bench = Bench::new(&options).unwrap();
+        let measured = bench.measure(&[Subject::Engine], 1);
+        let judged = u64::from(options.packets.unwrap());
+        assert_eq!(bench.reasons().occurred(), [(Reason::Endpoint, judged)], "{words}");
+        assert_eq!((measured[0].total.allocations, bench.flows(), bench.tokens()), (0, 0, 0));
+    }
+    assert!(Bench::new(&options("--case endpoint --config weft.toml")).is_err());
+}
+
+#[test]
 fn tables_stand_at_the_load_they_are_advised_for() {
     let bench = Bench::new(&options("--flows 30k --packets 1k")).unwrap();
     assert!((0.52..0.55).contains(&bench.load()), "{}", bench.load());

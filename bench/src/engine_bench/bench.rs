@@ -7,12 +7,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ipc::counter::Counter;
 use packet::Family;
 
-use super::{Capture, Established, Opening, Options, Reasons, Worker, path};
+use super::{Capture, CaseName, Established, Opening, Options, Reasons, Worker, path};
 use crate::floor::{Floor, FloorPath, HASH, LINE, REWRITE};
 use crate::machine;
 use crate::measure::{Feed, Pass, Receive, Rounds, Traffic};
 use crate::number::float;
-use crate::traffic::{Clients, Shape, shuffled};
+use crate::traffic::{Clients, Service, Shape, shuffled};
 use crate::world::{self, World};
 
 /// Clients whose connections are opened together, so that their table lines are still near.
@@ -99,6 +99,7 @@ impl Bench {
     pub fn new(options: &Options) -> anyhow::Result<Self> {
         let parts = match &options.pcap {
             Some(pcap) => of_capture(options, pcap),
+            None if options.case == CaseName::Endpoint => to_endpoints(options),
             None => of_clients(options),
         }?;
         let Parts { world, worker, floor, traffic, packets, case, frame_bytes } = parts;
@@ -320,6 +321,36 @@ fn of_clients(options: &Options) -> anyhow::Result<Parts> {
     let case = format!("{}_v{}", options.frames.case(), family as u8);
     let frame_bytes = traffic.frame_bytes();
     Ok(Parts { world, worker, floor, traffic: Box::new(traffic), packets, case, frame_bytes })
+}
+
+/// Packets of as many joined subflows, each to a port of one backend's own; nothing is established, since nothing is
+/// remembered of them.
+fn to_endpoints(options: &Options) -> anyhow::Result<Parts> {
+    if options.config.is_some() {
+        bail!("--case endpoint brings its own configuration: leave --config out");
+    }
+    let flows = options.flows as usize;
+    let family = options.family.family();
+    let world = World::new(&world::with_endpoints(flows.max(1024), flows.max(1024))?)?;
+    let clients = Clients { service: Service::standard(family), seed: options.seed };
+    let services: Vec<Service> =
+        world::endpoint_ports().map(|port| Service { port, ..clients.service }).collect();
+    let packets = options.packets.map_or(PACKETS, |packets| packets as usize);
+    let order = shuffled(options.flows, options.seed);
+    let mut traffic = Established::to(&services, clients, options.frames.shapes(), order, packets);
+    let mut floor = Floor::new(world.flow_lines, family);
+    floor.learn(&mut traffic, flows);
+    let case = format!("endpoint_v{}", family as u8);
+    let frame_bytes = traffic.frame_bytes();
+    Ok(Parts {
+        world,
+        worker: Worker::default(),
+        floor,
+        traffic: Box::new(traffic),
+        packets,
+        case,
+        frame_bytes,
+    })
 }
 
 /// Opens the connections of clients 0 to `count`: SYN, third ACK, first acknowledgment, by the engine itself.

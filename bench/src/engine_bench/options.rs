@@ -77,6 +77,8 @@ pub enum FamilyName {
 pub enum CaseName {
     /// Packets of established connections.
     Established,
+    /// Packets of joined subflows, to a port of each backend's own.
+    Endpoint,
     /// SYNs with MP_CAPABLE of new connections.
     CapableSyn,
     /// SYNs with MP_JOIN of known tokens.
@@ -99,7 +101,7 @@ impl CaseName {
             Self::Join => Kind::Join,
             Self::JoinUnknown => Kind::JoinUnknown,
             Self::ThirdAck => Kind::ThirdAck,
-            Self::Established | Self::TokenHit | Self::TokenMiss => return None,
+            Self::Established | Self::Endpoint | Self::TokenHit | Self::TokenMiss => return None,
         })
     }
 }

@@ -9,7 +9,7 @@ use packet::{Family, Kind, Token};
 
 use crate::arena::{HELD, Held};
 use crate::measure::Traffic;
-use crate::traffic::{Clients, Shape, Template, mix, token};
+use crate::traffic::{Clients, Service, Shape, Template, mix, token};
 
 /// Packets of established connections, every one as often as any other, in random order.
 #[derive(Debug)]
@@ -24,7 +24,19 @@ pub struct Established {
 impl Established {
     /// Packets of these shapes, mixed, of the clients in `order`; `packets` a pass.
     pub fn new(clients: Clients, shapes: &[Shape], order: Vec<u32>, packets: usize) -> Self {
-        let templates = shapes.iter().map(|shape| Template::new(*shape, &clients.service)).collect();
+        Self::to(&[clients.service], clients, shapes, order, packets)
+    }
+
+    /// The same, each client to one of these services.
+    pub fn to(
+        services: &[Service],
+        clients: Clients,
+        shapes: &[Shape],
+        order: Vec<u32>,
+        packets: usize,
+    ) -> Self {
+        let to = |service| shapes.iter().map(move |shape| Template::new(*shape, service));
+        let templates = services.iter().flat_map(to).collect();
         Self { clients, templates, order, packets, at: 0 }
     }
 
