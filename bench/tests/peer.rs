@@ -327,3 +327,82 @@ fn a_fastclose_ends_a_connection_and_with_external_keys_carries_a_proof_instead_
         assert_eq!(closing, if words.starts_with("--signal") { 0 } else { 20 });
     }
 }
+
+/// What Weft did, by reasons, and the servers: every key given, every timestamp theirs.
+fn assert_nothing_is_kept(report: &Report, connections: u64, joins: u64) {
+    let weft = report.balancer.as_ref().unwrap();
+    let [keys, maps, stamps] = ["chosen_key", "token_map", "timestamp"].map(|reason| weft.reasons[reason]);
+    assert_eq!(keys + maps + stamps, weft.received, "nothing went any other way: {report}");
+    assert!(keys >= connections && maps >= joins && stamps > 10 * connections, "{report}");
+    for counter in ["flow_inserted", "token_learned", "adopted", "chosen_key_unplaced", "timestamp_unknown"] {
+        assert_eq!(weft.counters.get(counter), None, "{report}");
+    }
+    let servers = &report.all_servers;
+    assert_eq!((servers.given, servers.given_wrong, servers.numbered_wrong), (connections, 0, 0));
+    assert!(servers.numbered >= stamps * 9 / 10, "{report}");
+}
+
+#[test]
+fn chosen_keys_bring_every_join_home_and_every_packet_while_weft_keeps_nothing() {
+    for words in ["--ip 4", "--ip 6", "--client-version v0", "--ip 6 --client-version v0", "--fastclose"] {
+        let report = run(&format!("--steering chosen-key {words} --connections 100 --joins 2"));
+        assert_whole(&report, 100, 200);
+        assert_nothing_is_kept(&report, 100, 200);
+        assert_eq!(report.all_servers.fastclosed, if words == "--fastclose" { 100 } else { 0 });
+    }
+}
+
+#[test]
+fn with_chosen_keys_a_syn_that_comes_again_gets_the_same_key_although_weft_forgot_everything() {
+    let words = "--steering chosen-key --connections 200 --joins 2 --lose 5 --restart-after 100";
+    let report = run(words);
+    assert_whole(&report, 200, 400);
+    assert_nothing_is_kept(&report, 200, 400);
+    assert!(report.all_servers.given_again > 5, "{report}");
+    assert!(report.balancer.as_ref().unwrap().restarts > 50, "{report}");
+}
+
+#[test]
+fn servers_that_take_no_key_and_stamp_no_number_lose_their_connections_under_chosen_keys() {
+    let report = run("--steering chosen-key --kernel-keys --connections 60 --joins 1");
+    let client = report.client.as_ref().unwrap();
+    assert!(client.outcome.whole < 30 && report.all_servers.stray > 30, "{report}");
+}
+
+#[test]
+fn what_goes_to_a_server_says_so_itself_by_key_token_and_timestamp() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    let report = run(&format!("--steering chosen-key --connections 40 --joins 1 --out {}", out.display()));
+    assert_whole(&report, 40, 40);
+    let (mut owners, mut keys, mut joins, mut later) = (std::collections::BTreeMap::new(), 0, 0, 0);
+    for frame in frames(&out.join("backends.pcap")) {
+        // By hand: Ethernet, IPv4 to 10.0.1.N, UDP to port 6080, GUE, IPv4, TCP. What servers send is no tunnel.
+        if frame[23] != 17 || frame[36..38] != 6080_u16.to_be_bytes() {
+            continue;
+        }
+        let (number, private) = (frame[33], usize::from(frame[42] & 0x1f) * 4);
+        let tcp = 46 + private + 20;
+        let options = &frame[tcp + 20..tcp + usize::from(frame[tcp + 12] >> 4) * 4];
+        let option = |start: &[u8], len: usize| options.windows(len).find(|part| part.starts_with(start));
+        match (frame[tcp + 13] & 0x12, private, option(&[30, 12, 0x10], 12)) {
+            (0x02, 12, None) => {
+                assert_eq!(frame[46..50], [1, 0, 0, number]);
+                owners.insert(Version::V1.token(frame[50..58].try_into().unwrap()), number);
+                keys += 1;
+            }
+            (0x02, 0, Some(join)) => {
+                let token = u32::from_be_bytes(join[4..8].try_into().unwrap());
+                assert_eq!(owners.get(&token), Some(&number), "{token:08x}");
+                joins += 1;
+            }
+            (0x10, 0, _) => {
+                let stamps = option(&[8, 10], 10).unwrap();
+                assert_eq!([stamps[8] & 0x0f, stamps[9]], [0, number]);
+                later += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((keys, joins) == (40, 40) && later > 400, "{keys} {joins} {later}");
+}

@@ -1,14 +1,14 @@
 //! The client's side: opens connections, sends data, joins them from other addresses, sends more, and closes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use packet::Flags;
-use serde::Serialize;
 
 use super::connection::{Connection, End, Signal};
 use super::host::{At, Host, Tally};
 use super::option::{FLAG_A, MpOption, Name};
+use super::plan::{Outcome, Plan};
 use super::proof;
 use super::segment::Segment;
 use super::subflow::{End as Ending, Nonces, State, Subflow};
@@ -17,39 +17,13 @@ use super::tls::Side;
 /// How long data waits that was acknowledged as a segment only.
 const REPEAT: Duration = Duration::from_millis(500);
 
-/// What a client does.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Whom it connects to.
-    pub service: SocketAddr,
-    /// Where it connects from, and joins from: the first, then one for each join.
-    pub addresses: Vec<IpAddr>,
-    /// How many connections.
-    pub connections: u32,
-    /// How many of them at once.
-    pub at_once: u32,
-    /// Joins of each connection.
-    pub joins: u32,
-    /// Bytes sent over each subflow.
-    pub bytes: u32,
-    /// Whether the server sends back what it gets.
-    pub echo: bool,
-    /// The version asked for.
-    pub version: u8,
-    /// How ends are to be named; by tokens only in version 1.
-    pub signal: Signal,
-    /// Whether checksums are asked for.
-    pub checksums: bool,
-    /// Whether connections end by a FASTCLOSE.
-    pub fastclose: bool,
-}
-
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Opening,
     Securing,
     Talking,
+    Silent { until: Duration },
     Joining,
     TalkingOnAll,
     Closing,
@@ -63,33 +37,6 @@ struct Errand {
     token: u32,
     sent: Vec<u8>,
     received: Vec<u8>,
-}
-
-/// What became of all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Outcome {
-    /// Connections asked for.
-    pub asked: u64,
-    /// Connections that are MPTCP.
-    pub mptcp: u64,
-    /// Connections whose data all arrived, and all came back where it should.
-    pub whole: u64,
-    /// Joins asked for.
-    pub joins: u64,
-    /// Joins that succeeded: the server took our proof, and we its.
-    pub joined: u64,
-    /// Of these, subflows that did not end as they should.
-    pub broken: u64,
-    /// Joins that were answered with RST.
-    pub refused: u64,
-    /// Joins that nobody answered.
-    pub lost: u64,
-    /// Joins that the run ended too early to know of.
-    pub pending: u64,
-    /// Joins whose answer had a wrong HMAC.
-    pub wrong_hmac: u64,
-    /// Joins answered without MPTCP.
-    pub no_mptcp: u64,
 }
 
 /// A client.
@@ -144,7 +91,20 @@ impl Client {
 
     /// When [`Self::tick`] has something to do.
     pub fn due(&self) -> Option<Duration> {
-        self.host.due()
+        let silent = self.errands.iter().filter_map(|errand| match errand.stage {
+            Stage::Silent { until } => Some(until),
+            _ => None,
+        });
+        self.host.due().into_iter().chain(silent).min()
+    }
+
+    /// Connections that have been silent for long enough.
+    fn rested(&self, now: Duration) -> Vec<usize> {
+        let over = |errand: &Errand| matches!(errand.stage, Stage::Silent { until } if until <= now);
+        if self.plan.hold.is_zero() {
+            return Vec::new();
+        }
+        (0..).zip(&self.errands).filter(|(_, errand)| over(errand)).map(|(index, _)| index).collect()
     }
 
     /// What is to be sent.
@@ -156,6 +116,9 @@ impl Client {
     pub fn tick(&mut self, now: Duration) {
         for connection in self.host.tick(now) {
             self.progress(connection);
+        }
+        for index in self.rested(now) {
+            self.progress(index);
         }
         self.repeat(now);
         let busy = self.errands.len() - self.finished;
@@ -404,7 +367,11 @@ impl Client {
             }
             Stage::Talking => {
                 self.heard(index).then_some(())?;
-                let connection = self.host.connections.get(index)?;
+                let until = self.host.now + self.plan.hold;
+                Some(Stage::Silent { until })
+            }
+            Stage::Silent { until } => {
+                (until <= self.host.now).then_some(())?;
                 if connection.mptcp && self.plan.joins > 0 {
                     (1..=self.plan.joins).for_each(|path| self.join(index, path));
                     return Some(Stage::Joining);

@@ -21,8 +21,9 @@ use ipc::id::PortId;
 use ipc::limits::BURST;
 use packet::build::CLIENT_MAC;
 
-use super::client::{Client, Plan};
+use super::client::Client;
 use super::host::Random;
+use super::plan::Plan;
 use super::report::{Balancer, Report};
 use super::scheme;
 use super::segment::{self, NoSegment, Segment};

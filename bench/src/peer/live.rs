@@ -16,10 +16,11 @@ use config::Config;
 use dpdk::{BURST, Burst, Eal, EalConfig, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
 
 use super::Version;
-use super::client::{Client, Plan};
+use super::client::Client;
 use super::connection::Signal;
 use super::issuer::Issuer;
 use super::neighbour::{OnLink, Station};
+use super::plan::Plan;
 use super::report::Report;
 use super::scheme;
 use super::segment::{self, Inner, NoSegment, Segment};
@@ -98,6 +99,9 @@ pub struct ClientArguments {
     /// End connections by MP_FASTCLOSE, instead of DATA_FIN and FIN.
     #[arg(long)]
     pub fastclose: bool,
+    /// Seconds for which a connection says nothing between its first data and its joins.
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub hold: u64,
     /// The server does not send back what it gets: its acknowledgment is enough.
     #[arg(long)]
     pub no_echo: bool,
@@ -298,6 +302,7 @@ pub fn client(arguments: &ClientArguments) -> anyhow::Result<Report> {
         signal: arguments.signal,
         checksums: arguments.checksums,
         fastclose: arguments.fastclose,
+        hold: Duration::from_secs(arguments.hold),
     };
     if plan.addresses.is_empty() {
         bail!("no --address is of the service's family");

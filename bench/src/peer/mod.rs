@@ -20,6 +20,7 @@ pub mod issuer;
 pub mod live;
 pub mod neighbour;
 pub mod option;
+mod plan;
 mod proof;
 mod report;
 pub mod scheme;
@@ -30,6 +31,7 @@ pub mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use config::Config;
@@ -39,8 +41,8 @@ use packet::Family;
 pub use self::report::Report;
 pub use self::scheme::Steering;
 
-use self::client::Plan;
 pub use self::connection::Signal;
+use self::plan::Plan;
 
 use self::closed_loop::{ClosedLoop, Setup};
 use crate::world;
@@ -179,6 +181,7 @@ pub fn run_loop(arguments: &Loop) -> anyhow::Result<Report> {
         signal: arguments.signal.unwrap_or_else(|| scheme::usual_signal(&config)),
         checksums: arguments.checksums,
         fastclose: arguments.fastclose,
+        hold: Duration::ZERO,
     };
     let setup = Setup {
         config: &config,

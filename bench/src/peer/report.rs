@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::client::{Client, Outcome};
+use super::client::Client;
 use super::host::Tally;
+use super::plan::Outcome;
 
 /// What the balancer between the two sides did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

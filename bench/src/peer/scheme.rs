@@ -24,6 +24,8 @@ pub enum Steering {
     Ranges,
     /// By the server's number, encrypted in the token.
     Cipher,
+    /// By the range a token lies in; Weft chooses the keys, and knows later packets by their timestamps.
+    ChosenKey,
 }
 
 impl Steering {
@@ -36,6 +38,9 @@ impl Steering {
             Self::Cipher => {
                 "steering = [\"token-map\"]\ntoken_map = \"cipher\"\n\
                  cipher_key_even = \"0011223344556677\"\ncipher_key_odd = \"8899aabbccddeeff\"\n"
+            }
+            Self::ChosenKey => {
+                "steering = [\"chosen-key\"]\nkey_secret = \"00112233445566778899aabbccddeeff\"\n"
             }
         }
     }

@@ -316,7 +316,8 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
-    use super::super::client::{Client, Plan};
+    use super::super::client::Client;
+    use super::super::plan::Plan;
     use super::*;
     use steering::key::private_data;
 
@@ -335,6 +336,7 @@ mod tests {
             signal: Signal::Keys,
             checksums: false,
             fastclose: false,
+            hold: Duration::ZERO,
         }
     }
 
@@ -374,7 +376,8 @@ mod tests {
     #[test]
     fn a_key_that_the_balancer_gives_is_the_servers_own_and_every_segment_comes_back_with_its_number() {
         for version in [0, 1] {
-            let (client, server) = given(Plan { version, ..plan() }, |_| [9; 8]);
+            let hold = Duration::from_secs(2);
+            let (client, server) = given(Plan { version, hold, ..plan() }, |_| [9; 8]);
             assert!(client.is_done() && client.outcome().whole == 1, "{:?}", client.outcome());
             assert_eq!((client.outcome().mptcp, client.outcome().joined), (1, 1));
             let seen = server.tally();
