@@ -15,6 +15,7 @@ mod agents;
 mod floods;
 mod fragments;
 mod keys;
+mod schemes;
 #[path = "../support/mod.rs"]
 mod support;
 
