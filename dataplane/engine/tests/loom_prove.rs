@@ -6,50 +6,25 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod loom_support;
+#[path = "loom_support/tokens.rs"]
+mod tokens;
 
-use engine::tick::Tick;
-use engine::token_entry::{Rank, TokenEntry};
+use engine::token_entry::Rank;
 use engine::token_table::{Learn, Proof, TokenLookup, TokenTable};
 use ipc::id::BackendId;
-use ipc::lines::Lines;
-use loom::sync::Arc;
 use loom::thread;
-use packet::Token;
 
 use crate::loom_support::model;
-
-const HASH: u64 = 0x5555;
-const TOKEN: Token = Token(0x913e_6c21);
-const A: BackendId = BackendId(1);
-const B: BackendId = BackendId(2);
-
-fn at(tick: u64) -> Tick {
-    Tick::from_seconds(16 * (100 + tick))
-}
-
-fn table() -> Arc<TokenTable> {
-    Arc::new(TokenTable::new(Lines::heap(1)))
-}
-
-fn learn(table: &TokenTable, backend: BackendId) -> Learn {
-    table.learn(HASH, TOKEN, backend, at(0), |_| true)
-}
+use crate::tokens::{A, B, HASH, TOKEN, at, claims, find, learn, owner, table};
 
 fn prove(table: &TokenTable, backend: BackendId) -> Proof {
     table.prove(HASH, TOKEN, backend, at(0), |_| true)
 }
 
-/// How many claims there are; an unmarked one has no rival of its rank or a higher one, and A owns the token.
+/// How many claims there are; A owns the token.
 fn claims_with_a_proven(table: &TokenTable) -> usize {
-    let mut claims: Vec<TokenEntry> = Vec::new();
-    table.for_each(0, table.lines(), |entry| claims.push(*entry));
-    for claim in claims.iter().filter(|claim| !claim.ambiguous) {
-        let rival = claims.iter().find(|other| other.backend != claim.backend && other.rank >= claim.rank);
-        assert_eq!(rival, None, "unmarked: {claim:?}");
-    }
-    let found = table.find(HASH, TOKEN, |_| true);
-    assert_eq!(found, TokenLookup::Owner { backend: A, rank: Rank::Proven });
-    claims.len()
+    assert_eq!(find(table), owner(A, Rank::Proven));
+    claims(table).len()
 }
 
 #[test]
@@ -57,7 +32,7 @@ fn a_proof_beside_the_first_claim_of_the_same_backend_is_one_claim() {
     model(|| {
         let table = table();
         let other = table.clone();
-        let worker = thread::spawn(move || learn(&other, A));
+        let worker = thread::spawn(move || learn(&other, A, at(0)));
         let proof = prove(&table, A);
         worker.join().unwrap();
         assert!([Proof::New, Proof::Raised].contains(&proof), "{proof:?}");
@@ -70,7 +45,7 @@ fn a_proof_beside_a_rivals_first_claim_owns_the_token() {
     model(|| {
         let table = table();
         let other = table.clone();
-        let worker = thread::spawn(move || learn(&other, B));
+        let worker = thread::spawn(move || learn(&other, B, at(0)));
         assert_eq!(prove(&table, A), Proof::New);
         worker.join().unwrap();
         claims_with_a_proven(&table);
@@ -81,7 +56,7 @@ fn a_proof_beside_a_rivals_first_claim_owns_the_token() {
 fn a_proof_beside_a_rival_that_is_being_established_owns_the_token() {
     model(|| {
         let table = table();
-        learn(&table, B);
+        learn(&table, B, at(0));
         let other = table.clone();
         let worker = thread::spawn(move || other.touch(HASH, TOKEN, B, at(1), true));
         assert_eq!(prove(&table, A), Proof::New);
@@ -94,7 +69,7 @@ fn a_proof_beside_a_rival_that_is_being_established_owns_the_token() {
 fn raising_beside_a_touch_and_a_close_of_the_same_claim_loses_nothing() {
     model(|| {
         let table = table();
-        learn(&table, A);
+        learn(&table, A, at(0));
         let other = table.clone();
         let worker = thread::spawn(move || {
             other.touch(HASH, TOKEN, A, at(1), true);
@@ -115,14 +90,14 @@ fn a_claim_that_was_taken_back_is_gone_unless_a_worker_learns_it_anew() {
         let table = table();
         prove(&table, A);
         let other = table.clone();
-        let worker = thread::spawn(move || learn(&other, A));
+        let worker = thread::spawn(move || learn(&other, A, at(0)));
         assert!(table.withdraw_claim(HASH, TOKEN, A, at(0)));
         let learned = worker.join().unwrap();
         let expected = match learned {
-            Learn::New => TokenLookup::Owner { backend: A, rank: Rank::Provisional },
+            Learn::New => owner(A, Rank::Provisional),
             Learn::Repeated => TokenLookup::Unknown,
             other => panic!("{other:?}"),
         };
-        assert_eq!(table.find(HASH, TOKEN, |_| true), expected);
+        assert_eq!(find(&table), expected);
     });
 }

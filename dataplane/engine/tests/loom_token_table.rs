@@ -12,53 +12,18 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod loom_support;
+#[path = "loom_support/tokens.rs"]
+mod tokens;
 
-use engine::tick::Tick;
-use engine::token_entry::{Rank, TokenEntry};
+use engine::token_entry::Rank;
 use engine::token_table::{Learn, TOKEN_IDLE, TokenLookup, TokenTable};
-use ipc::id::BackendId;
 use ipc::lines::Lines;
 use loom::sync::Arc;
 use loom::thread;
 use packet::Token;
 
 use crate::loom_support::model;
-
-const HASH: u64 = 0x5555;
-const TOKEN: Token = Token(0x913e_6c21);
-const A: BackendId = BackendId(1);
-const B: BackendId = BackendId(2);
-
-fn at(tick: u64) -> Tick {
-    Tick::from_seconds(16 * (100 + tick))
-}
-
-fn table() -> Arc<TokenTable> {
-    Arc::new(TokenTable::new(Lines::heap(1)))
-}
-
-fn learn(table: &TokenTable, backend: BackendId, now: Tick) -> Learn {
-    table.learn(HASH, TOKEN, backend, now, |_| true)
-}
-
-fn find(table: &TokenTable) -> TokenLookup {
-    table.find(HASH, TOKEN, |_| true)
-}
-
-fn owner(backend: BackendId, rank: Rank) -> TokenLookup {
-    TokenLookup::Owner { backend, rank }
-}
-
-/// All claims; checks the invariant: an unmarked one has no rival of its rank or a higher one.
-fn claims(table: &TokenTable) -> Vec<TokenEntry> {
-    let mut claims = Vec::new();
-    table.for_each(0, table.lines(), |entry| claims.push(*entry));
-    for claim in claims.iter().filter(|claim| !claim.ambiguous) {
-        let rival = claims.iter().find(|other| other.backend != claim.backend && other.rank >= claim.rank);
-        assert_eq!(rival, None, "unmarked: {claim:?}");
-    }
-    claims
-}
+use crate::tokens::{A, B, HASH, TOKEN, at, claims, find, learn, owner, table};
 
 #[test]
 fn two_first_claims_for_two_backends_are_ambiguous() {
