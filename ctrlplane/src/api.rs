@@ -31,7 +31,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use config::Config;
+use config::{Config, Problem};
 use ipc::message::{Event, Name};
 use tokio::sync::Mutex;
 
@@ -51,6 +51,10 @@ pub struct Api {
     /// Changes go one after another: a refused one is taken back before the next begins.
     changing: Mutex<()>,
 }
+
+/// What a reload cannot change.
+const AGENTS_RESTART: &str =
+    "[agents] changed: restart weft-ctrlplane for all of it but the names of its files";
 
 /// A failure with its status code.
 struct Error(StatusCode, String);
@@ -341,10 +345,9 @@ fn idle_note(config: &Config, overrides: &Overrides, pool: Name) -> String {
 }
 
 async fn reload(Shared(api): Shared<Arc<Api>>) -> Answer<Changed> {
-    let _turn = api.changing.lock().await;
     let notes = api
-        .control
         .reload()
+        .await
         .map_err(|problems| bad(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let said =
         std::iter::once("configuration reloaded".to_owned()).chain(notes).collect::<Vec<_>>().join("; ");
@@ -352,6 +355,22 @@ async fn reload(Shared(api): Shared<Arc<Api>>) -> Answer<Changed> {
 }
 
 impl Api {
+    /// Reads the configuration again, and what it names. Returns what the operator should know.
+    pub async fn reload(&self) -> Result<Vec<String>, Vec<Problem>> {
+        let _turn = self.changing.lock().await;
+        self.control.reload(|file| {
+            let Some(agents) = &self.agents else {
+                let is_new = file.agents.is_some();
+                return Ok(is_new.then(|| AGENTS_RESTART.to_owned()).into_iter().collect());
+            };
+            if let Some(settings) = &file.agents {
+                agents.reload(settings).map_err(|error| error.to_string())?;
+            }
+            let needs_restart = agents.needs_restart(file.agents.as_ref());
+            Ok(needs_restart.then(|| AGENTS_RESTART.to_owned()).into_iter().collect())
+        })
+    }
+
     /// Makes a change, pushes it, and takes it back if the data plane refuses it. The edit says which pool it was
     /// about and what was done.
     async fn change(

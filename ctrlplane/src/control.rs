@@ -129,10 +129,17 @@ impl Control {
         (inner.revision, state, inner.overrides.deadlines())
     }
 
-    /// Reads the file again. A bad file changes nothing. Returns what the operator should know.
-    pub fn reload(&self) -> Result<Vec<String>, Vec<Problem>> {
-        let file = match Config::load(&self.path) {
-            Ok(file) => file,
+    /// Reads the file again. A bad file changes nothing, nor does one that `accept` refuses, for what it names. Returns
+    /// what the operator should know.
+    pub fn reload(
+        &self,
+        accept: impl FnOnce(&Config) -> Result<Vec<String>, String>,
+    ) -> Result<Vec<String>, Vec<Problem>> {
+        let whole =
+            |message| vec![Problem { file: self.path.display().to_string(), line: 0, column: 0, message }];
+        let accepted = |file: Config| accept(&file).map(|notes| (file, notes)).map_err(whole);
+        let (file, accepted) = match Config::load(&self.path).and_then(accepted) {
+            Ok(accepted) => accepted,
             Err(problems) => {
                 let first = problems.first().map(ToString::to_string).unwrap_or_default();
                 self.lock().reload_problem = Some(first);
@@ -140,7 +147,8 @@ impl Control {
             }
         };
         let mut inner = self.lock();
-        let mut notes = renamed(&inner.file, &file);
+        let mut notes = accepted;
+        notes.extend(renamed(&inner.file, &file));
         notes.extend(other_pools(&inner.file, &file));
         notes.extend(inner.overrides.tidy(&file));
         if file.dataplane != inner.file.dataplane {

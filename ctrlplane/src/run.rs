@@ -66,7 +66,7 @@ pub async fn run(path: &Path, api_socket: Option<PathBuf>) -> anyhow::Result<()>
 
     let neighbours = tokio::spawn(neighbour::watch(control.clone()));
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(listener, api::router(api)).with_graceful_shutdown(async {
+    let server = axum::serve(listener, api::router(api.clone())).with_graceful_shutdown(async {
         // Told to stop, or the other end is gone: either way it is over.
         let _told = stopped.await;
     });
@@ -76,7 +76,7 @@ pub async fn run(path: &Path, api_socket: Option<PathBuf>) -> anyhow::Result<()>
         if !reload {
             break;
         }
-        say(control.reload());
+        say(api.reload().await);
     }
     log::info!("weft-ctrlplane stops; weft-dataplane goes on as it is");
     drop(stop);

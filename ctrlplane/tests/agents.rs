@@ -275,3 +275,92 @@ fn on_loopback_an_agent_is_believed_without_a_certificate() {
     future.say(r#"{"hello":{"version":2,"backend":"b2"}}"#);
     assert!(future.hear().contains("update the older of both"));
 }
+
+/// Makes certificates in the place's directory, by the script that operators use.
+fn certificates(place: &Place, arguments: &[&str]) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/certificates");
+    let dir = place.dir.path().join("certificates");
+    let said = std::process::Command::new(script).arg(&dir).args(arguments).output().unwrap();
+    assert!(said.status.success(), "{said:?}");
+}
+
+/// The files of a name that the script made.
+fn made(place: &Place, name: &str) -> Files {
+    let file = |name: &str| place.dir.path().join("certificates").join(name);
+    Files {
+        authority: file("authority.pem"),
+        certificate: file(&format!("{name}.pem")),
+        key: file(&format!("{name}.key")),
+    }
+}
+
+#[test]
+fn a_revoked_certificate_ends_its_connection_and_lets_nobody_in_again() {
+    let (place, address) = (Place::new(), free_address());
+    certificates(&place, &["--control", "127.0.0.1", "--agent", "b1", "--agent", "b2"]);
+    let list = place.dir.path().join("certificates/revoked.pem");
+    let named = format!("revoked = \"{}\"\n", list.display());
+    place.write(&configuration(address, Some(&made(&place, "127.0.0.1")), &named));
+    let (dataplane, _ctrlplane) = place.both();
+    let enter = |files: &Files| {
+        let mut agent = connect(files, address);
+        agent.say(r#"{"hello":{"version":1}}"#);
+        agent
+    };
+    let welcome = |agent: &mut Agent<Tls>| assert!(agent.hear().starts_with(r#"{"welcome""#));
+    let copy = |from: &Path, to: &str| {
+        let to = from.with_extension(to);
+        std::fs::copy(from, &to).unwrap();
+        to
+    };
+    let own = made(&place, "b1");
+    let stolen =
+        Files { certificate: copy(&own.certificate, "stolen.pem"), key: copy(&own.key, "stolen.key"), ..own };
+    let (mut thief, mut other) = (enter(&stolen), enter(&made(&place, "b2")));
+    welcome(&mut thief);
+    welcome(&mut other);
+
+    certificates(&place, &["--revoke", "b1", "--agent", "b1"]);
+    // Until it is told, the control plane goes by the list it read.
+    thief.event("created", "00000007");
+    wait_until("the thief is heard", || dataplane.reports() == [(B1, lives(7))]);
+    assert_eq!(place.weftctl(&["reload"]).code, 0);
+    let refused = thief.hear();
+    assert!(refused.starts_with(r#"{"refused":"its certificate is not accepted any more: "#), "{refused}");
+    assert!(refused.contains("Revoked"), "{refused}");
+    assert_eq!(thief.hear(), "");
+    thief.event("created", "00000008");
+    let mut again = enter(&stolen);
+    again.event("created", "00000008");
+    assert_eq!(again.hear(), "", "not even a word");
+
+    let mut owner = enter(&made(&place, "b1"));
+    welcome(&mut owner);
+    owner.event("created", "00000009");
+    wait_until("the owner is heard", || dataplane.reports().contains(&(B1, lives(9))));
+    other.event("created", "0000000a");
+    wait_until("who is not on the list goes on", || dataplane.reports().contains(&(B2, lives(10))));
+    assert!(!dataplane.reports().contains(&(B1, lives(8))));
+
+    // What is no list refuses the reload and changes nothing: neither the certificates nor the rest of the file.
+    std::fs::write(&list, "no list").unwrap();
+    let text = configuration(address, Some(&made(&place, "127.0.0.1")), &named);
+    place.write(&text.replace("weight  = 100", "weight = 7"));
+    let said = place.weftctl(&["reload"]);
+    assert!(said.code == 1 && said.err.contains("holds no list of revoked certificates"), "{said:?}");
+    assert!(place.weftctl(&["status"]).out.contains("the last reload changed nothing"));
+    assert_eq!(place.json(&["backend", "list"])[0]["weight"], 100);
+    assert_eq!(enter(&stolen).hear(), "");
+    welcome(&mut enter(&made(&place, "b2")));
+}
+
+#[test]
+fn without_certificates_a_list_of_revoked_ones_is_a_mistake() {
+    let place = Place::new();
+    place.write(&configuration(free_address(), None, "revoked = \"revoked.pem\"\n"));
+    let said = place.weftctl(&["check", &place.config().display().to_string()]);
+    assert!(
+        said.code == 1 && said.err.contains("`revoked` without certificates; give `authority`"),
+        "{said:?}"
+    );
+}

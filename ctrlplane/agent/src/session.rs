@@ -238,7 +238,8 @@ async fn serve(
             },
             heard = hear(&mut lines) => match heard? {
                 FromControlPlane::DumpAgain => dump_again = true,
-                FromControlPlane::Welcome { .. } | FromControlPlane::Refused(_) => bail!("a second welcome"),
+                FromControlPlane::Refused(why) => bail!("refused: {why}"),
+                FromControlPlane::Welcome { .. } => bail!("a second welcome"),
             },
             _ = alive.tick() => {
                 say(&mut lines, &FromAgent::Alive).await?;

@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::tls::Server;
 use agent::wire::{FromAgent, FromControlPlane, MAX_LINE, VERSION};
 use anyhow::{Context, bail};
 use futures_util::{SinkExt, StreamExt};
 use ipc::message::Name;
 use ipc::report::Report;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::codec::{Framed, LinesCodec};
@@ -44,8 +46,8 @@ type Lines = Framed<Box<dyn Stream>, LinesCodec>;
 
 /// What a stranger comes in by.
 pub(super) struct Door {
-    /// For TLS.
-    pub acceptor: Option<TlsAcceptor>,
+    /// What handshakes are made with and certificates judged by, now and later.
+    pub tls: watch::Receiver<Option<Server>>,
     /// One of few: given back when the stranger is one no more.
     pub permit: OwnedSemaphorePermit,
 }
@@ -55,12 +57,13 @@ pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     number: u64,
-    door: Door,
+    mut door: Door,
     agents: &Arc<Agents>,
 ) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
-    let greeting = greet(stream, door.acceptor);
-    let (mut lines, mut names) =
+    let server = door.tls.borrow_and_update().clone();
+    let greeting = greet(stream, server);
+    let Greeted { mut lines, mut names, shown } =
         tokio::time::timeout(HANDSHAKE, greeting).await.context("no hello in time")??;
     drop(door.permit);
     let targets = Targets::of(&agents.control.effective());
@@ -85,6 +88,8 @@ pub(super) async fn serve(
         number,
         targets,
         revision: agents.control.revision(),
+        tls: door.tls,
+        shown,
         told: Vec::new(),
         pace: Pace::new(agents.settings.reports_per_second),
     };
@@ -97,17 +102,27 @@ pub(super) async fn serve(
     ended
 }
 
-/// The handshake and the hello: the lines, and whom the agent may speak for.
-async fn greet(stream: TcpStream, acceptor: Option<TlsAcceptor>) -> anyhow::Result<(Lines, Vec<Name>)> {
+/// An agent after its hello.
+struct Greeted {
+    lines: Lines,
+    /// Whom it may speak for.
+    names: Vec<Name>,
+    /// The certificates it showed; none where it needs none.
+    shown: Vec<CertificateDer<'static>>,
+}
+
+/// The handshake and the hello.
+async fn greet(stream: TcpStream, server: Option<Server>) -> anyhow::Result<Greeted> {
     let codec = LinesCodec::new_with_max_length(MAX_LINE);
-    let (mut lines, certified): (Lines, _) = match acceptor {
-        Some(acceptor) => {
-            let stream = acceptor.accept(stream).await?;
-            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-            let names = certificates.first().map(identity::names).unwrap_or_default();
-            (Framed::new(Box::new(stream) as Box<dyn Stream>, codec), Some(names))
+    let (mut lines, certified, shown): (Lines, _, _) = match server {
+        Some(server) => {
+            let stream = TlsAcceptor::from(server.config).accept(stream).await?;
+            let shown = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+            let shown: Vec<_> = shown.into_iter().map(CertificateDer::into_owned).collect();
+            let names = shown.first().map(identity::names).unwrap_or_default();
+            (Framed::new(Box::new(stream) as Box<dyn Stream>, codec), Some(names), shown)
         }
-        None => (Framed::new(Box::new(stream) as Box<dyn Stream>, codec), None),
+        None => (Framed::new(Box::new(stream) as Box<dyn Stream>, codec), None, Vec::new()),
     };
     let FromAgent::Hello { version, backend } = hear(&mut lines).await? else { bail!("no hello") };
     if version != VERSION {
@@ -120,7 +135,7 @@ async fn greet(stream: TcpStream, acceptor: Option<TlsAcceptor>) -> anyhow::Resu
         Some(names) => names,
         None => vec![backend.context("it did not say which backend it is")?.parse()?],
     };
-    Ok((lines, names))
+    Ok(Greeted { lines, names, shown })
 }
 
 struct Connection<'a> {
@@ -132,6 +147,9 @@ struct Connection<'a> {
     targets: Targets,
     /// Of the configuration that `targets` are of.
     revision: u64,
+    tls: watch::Receiver<Option<Server>>,
+    /// The certificates it showed.
+    shown: Vec<CertificateDer<'static>>,
     /// What waits for the data plane.
     told: Vec<Told>,
     pace: Pace,
@@ -166,6 +184,10 @@ impl Connection<'_> {
                     }
                     self.renew_lease().await;
                 }
+                changed = self.tls.changed() => {
+                    changed.context("weft-ctrlplane is stopping")?;
+                    self.judge_again().await?;
+                }
                 changed = attached.changed() => {
                     changed.context("weft-ctrlplane is stopping")?;
                     // The tables may be empty, or of a data plane that never heard of this agent.
@@ -174,6 +196,17 @@ impl Connection<'_> {
                 }
             }
         }
+    }
+
+    /// Ends the connection if its certificate would not be taken any more.
+    async fn judge_again(&mut self) -> anyhow::Result<()> {
+        let server = self.tls.borrow_and_update().clone();
+        if let Some(Err(error)) = server.map(|server| server.accepts(&self.shown)) {
+            let why = format!("its certificate is not accepted any more: {error}");
+            say(&mut self.lines, &FromControlPlane::Refused(why.clone())).await?;
+            bail!(why);
+        }
+        Ok(())
     }
 
     /// Lines that came along with one, without waiting for more.

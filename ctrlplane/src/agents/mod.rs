@@ -19,13 +19,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use agent::tls::{Files, TlsError};
+use agent::tls::{Files, Server, TlsError};
 use config::Agents as Settings;
 use connection::Door;
 use ipc::message::Name;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{Semaphore, watch};
 
 use crate::control::Control;
 use crate::session::Session;
@@ -64,6 +63,8 @@ pub struct Agents {
     settings: Settings,
     control: Arc<Control>,
     session: Session,
+    /// What handshakes are made with and certificates judged by; `None` where agents need none. Connections watch it.
+    tls: watch::Sender<Option<Server>>,
     /// By the name of the backend, in whatever pools it is.
     known: Mutex<BTreeMap<Name, Agent>>,
 }
@@ -88,25 +89,36 @@ impl Agents {
         control: Arc<Control>,
         session: Session,
     ) -> Result<(Arc<Self>, tokio::task::JoinHandle<()>), AgentsError> {
-        let acceptor = match &settings.files {
-            Some(files) => {
-                let files = Files {
-                    authority: files.authority.clone(),
-                    certificate: files.certificate.clone(),
-                    key: files.key.clone(),
-                };
-                Some(TlsAcceptor::from(Arc::new(files.server()?)))
-            }
-            None => None,
-        };
+        let tls = read_tls(&settings)?;
         let address = settings.listen;
         let listener =
             TcpListener::bind(address).await.map_err(|error| AgentsError::Listen { address, error })?;
-        let secured = if acceptor.is_some() { "mutual TLS" } else { "plain, on loopback" };
+        let secured = if tls.is_some() { "mutual TLS" } else { "plain, on loopback" };
         log::info!("listening for agents on {address} ({secured})");
-        let agents = Arc::new(Self { settings, control, session, known: Mutex::new(BTreeMap::new()) });
-        let task = tokio::spawn(serve(listener, acceptor, agents.clone()));
+        let tls = watch::Sender::new(tls);
+        let agents = Arc::new(Self { settings, control, session, tls, known: Mutex::new(BTreeMap::new()) });
+        let task = tokio::spawn(serve(listener, agents.clone()));
         Ok((agents, task))
+    }
+
+    /// Reads the files of certificates again, as `file` names them now: handshakes from now on go by them, and
+    /// connections whose certificate no longer passes are closed. The error changes nothing.
+    pub fn reload(&self, file: &Settings) -> Result<(), AgentsError> {
+        if self.settings.files.is_some() != file.files.is_some() {
+            return Ok(());
+        }
+        let tls = read_tls(file)?;
+        self.tls.send_replace(tls);
+        Ok(())
+    }
+
+    /// Whether what a reload cannot change has changed.
+    pub fn needs_restart(&self, file: Option<&Settings>) -> bool {
+        let fixed = |settings: &Settings| {
+            let Settings { listen, tokens, reports_per_second, .. } = *settings;
+            (listen, tokens, reports_per_second, settings.files.is_some())
+        };
+        file.map(fixed) != Some(fixed(&self.settings))
     }
 
     /// Where agents are listened to.
@@ -197,7 +209,18 @@ pub(crate) fn expected(config: &config::Config) -> BTreeSet<Name> {
     Targets::of(config).backends()
 }
 
-async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, agents: Arc<Agents>) {
+/// What handshakes are made with, if certificates are named.
+fn read_tls(settings: &Settings) -> Result<Option<Server>, TlsError> {
+    let Some(files) = &settings.files else { return Ok(None) };
+    let own = Files {
+        authority: files.authority.clone(),
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+    };
+    own.server(files.revoked.as_deref()).map(Some)
+}
+
+async fn serve(listener: TcpListener, agents: Arc<Agents>) {
     let room = Arc::new(Semaphore::new(MAX_STRANGERS));
     for number in 0.. {
         let (stream, peer) = match listener.accept().await {
@@ -212,7 +235,7 @@ async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, agents: Arc
             log::debug!("{peer} turned away: {MAX_STRANGERS} others have not said yet who they are");
             continue;
         };
-        let (door, agents) = (Door { acceptor: acceptor.clone(), permit }, agents.clone());
+        let (door, agents) = (Door { tls: agents.tls.subscribe(), permit }, agents.clone());
         tokio::spawn(async move {
             if let Err(error) = connection::serve(stream, peer, number, door, &agents).await {
                 log::warn!("agent {peer}: {error:#}");

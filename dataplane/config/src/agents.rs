@@ -14,11 +14,20 @@ pub(crate) fn read(root: &Table<'_>, report: &mut Report<'_>) -> Option<Agents> 
     let table = root.table(&schema::AGENTS_KEY, report)?;
     let listen = table.text(&key::LISTEN, report);
     let address = listen.as_ref().and_then(|text| read_socket(text, "10.0.1.254:7443", report));
-    let [authority, certificate, own_key] = [&key::AUTHORITY, &key::CERTIFICATE, &key::KEY]
-        .map(|key| table.text(key, report).map(|text| PathBuf::from(text.value)));
+    let [authority, certificate, own_key, revoked] =
+        [&key::AUTHORITY, &key::CERTIFICATE, &key::KEY, &key::REVOKED]
+            .map(|key| table.text(key, report).map(|text| PathBuf::from(text.value)));
     let files = match (authority, certificate, own_key) {
-        (Some(authority), Some(certificate), Some(key)) => Some(AgentFiles { authority, certificate, key }),
+        (Some(authority), Some(certificate), Some(key)) => {
+            Some(AgentFiles { authority, certificate, key, revoked })
+        }
         (None, None, None) => {
+            if let Some(span) = table.given(&key::REVOKED) {
+                report.problem(
+                    &span,
+                    "`revoked` without certificates; give `authority`, `certificate` and `key`, too",
+                );
+            }
             if let (Some(text), Some(address)) = (&listen, address.filter(|at| !at.ip().is_loopback())) {
                 report.problem(
                     &text.span,

@@ -22,7 +22,7 @@ pub struct Config {
     pub has_secret_inside: bool,
 }
 
-/// `[agents]`: read once by weft-ctrlplane, at its start.
+/// `[agents]`: read by weft-ctrlplane at its start; the files are read again with every reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agents {
     /// Where to listen.
@@ -51,6 +51,8 @@ pub struct AgentFiles {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
+    /// Lists of revoked certificates.
+    pub revoked: Option<PathBuf>,
 }
 
 /// `[dataplane]`: read once by weft-dataplane, at its start.

@@ -48,10 +48,12 @@ impl Certificates {
         let own = document.appliance.four(1);
         let text = document.text().replace("steering = [\"learn\"]", "steering = [\"learn\", \"agent\"]");
         let text = format!(
-            "{text}\n[agents]\nlisten = \"{own}:7443\"\nauthority = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n",
+            "{text}\n[agents]\nlisten = \"{own}:7443\"\nauthority = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n\
+             revoked = \"{}\"\n",
             self.file("authority.pem"),
             self.file(&format!("{own}.pem")),
             self.file(&format!("{own}.key")),
+            self.file("revoked.pem"),
         );
         Balancer::start_text(lab, namespace, binaries, &document.runtime_dir, &text)
     }

@@ -5,9 +5,10 @@ use super::*;
 /// The table.
 pub const SECTION: Section = Section {
     header: "[agents]",
-    meaning: "Where `weft-ctrlplane` listens for agents on backends, for VIPs whose `steering` has `\"agent\"`. Changes \
-              here need the restart of `weft-ctrlplane`; docs/operating.md says how to make the certificates.",
-    keys: &[LISTEN, AUTHORITY, CERTIFICATE, KEY, TOKENS, REPORTS],
+    meaning: "Where `weft-ctrlplane` listens for agents on backends, for VIPs whose `steering` has `\"agent\"`. The files \
+              are read again with every reload; other changes here need the restart of `weft-ctrlplane`. docs/operating.md \
+              says how to make the certificates.",
+    keys: &[LISTEN, AUTHORITY, CERTIFICATE, KEY, REVOKED, TOKENS, REPORTS],
 };
 /// `listen`.
 pub const LISTEN: Key = Key {
@@ -37,6 +38,15 @@ pub const KEY: Key = Key {
     kind: Kind::Text("the path of a PEM file"),
     default: Without::Otherwise("none, as `authority`"),
     meaning: "The certificate's key.",
+};
+/// `revoked`.
+pub const REVOKED: Key = Key {
+    name: "revoked",
+    kind: Kind::Text("the path of a PEM file"),
+    default: Without::Otherwise("none: a certificate is good until it expires"),
+    meaning: "Lists of revoked certificates (CRL), one of each authority; certificates of an authority without a list here \
+              are refused. A reload closes the connections of agents whose certificate is on a list now. \
+              `scripts/certificates --revoke` makes it.",
 };
 /// `tokens`.
 pub const TOKENS: Key = Key {
