@@ -85,7 +85,7 @@ pub struct ClientArguments {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
     /// Connections at once.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub at_once: u32,
     /// Joins of each connection, from the further addresses in turn.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=7))]

@@ -116,12 +116,33 @@ pub struct Counted {
     pub drops: BTreeMap<String, u64>,
     /// Everything else that is not zero, by name.
     pub counters: BTreeMap<String, u64>,
+    /// What each rule of steering came to, where it is not zero: packets by reason among it.
+    pub rules: BTreeMap<String, u64>,
 }
 
 impl Counted {
     /// Packets dropped for one reason.
     pub fn drop(&self, reason: &str) -> u64 {
         self.drops.get(reason).copied().unwrap_or(0)
+    }
+
+    /// What a rule of steering came to.
+    pub fn rule(&self, name: &str) -> u64 {
+        self.rules.get(name).copied().unwrap_or(0)
+    }
+
+    /// Together with what another balancer counted.
+    pub fn and(mut self, other: Self) -> Self {
+        self.joins_by_token += other.joins_by_token;
+        let pairs = [
+            (&mut self.drops, other.drops),
+            (&mut self.counters, other.counters),
+            (&mut self.rules, other.rules),
+        ];
+        for (own, others) in pairs {
+            others.into_iter().for_each(|(name, more)| *own.entry(name).or_default() += more);
+        }
+        self
     }
 
     /// A counter.
@@ -286,6 +307,10 @@ impl Balancer {
             joins_by_token: tokens.get("joins_steered").and_then(Value::as_u64).unwrap_or(0),
             drops: figures(Some(&drops), "reason", "packets"),
             counters: figures(status.pointer("/dataplane/counters"), "name", "count"),
+            rules: figures(Some(&self.ask(&["steering"])?), "rule", "count")
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
+                .collect(),
         })
     }
 

@@ -36,9 +36,9 @@ pub struct Options {
     pub connections: u16,
     /// How joins are steered: by tokens that are learned, by ports or addresses of the servers' own, or, through two
     /// appliances, by what agents on the backends report; or with simulated clients and servers by tokens that say whose
-    /// they are, or that stand in the handshake.
+    /// they are, by keys that Weft chooses (over GUE), or by tokens that stand in the handshake.
     #[arg(long, default_value = "learn",
-          value_parser = ["learn", "endpoint", "agent", "ranges", "cipher", "explicit-g", "explicit-e"])]
+          value_parser = ["learn", "endpoint", "agent", "ranges", "cipher", "chosen-key", "explicit-g", "explicit-e"])]
     pub steering: String,
     /// What servers announce with `--steering endpoint`; without it a port over IPv4, an address over IPv6.
     #[arg(long, value_enum, requires = "steering")]

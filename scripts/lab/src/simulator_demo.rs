@@ -3,7 +3,10 @@
 //!
 //! Three passes over fresh endpoints and a fresh balancer. In the first both sides do what the scheme asks. In the second
 //! Weft steers nothing. In the third one side alone knows the scheme: servers whose tokens are random under a token
-//! map, and a Weft that only learns where tokens are explicit.
+//! map, or that take no key and stamp no number, and a Weft that only learns where tokens are explicit.
+//!
+//! Where Weft chooses the keys nothing is kept, and the first pass shows it: while every connection is silent Weft is
+//! ended, and another one, which never saw any of them, steers their joins and everything after.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -21,7 +24,7 @@ use crate::topology::{Appliance, BALANCER_INTERFACE, BALANCER_MAC, Family, Lab, 
 use crate::{Error, Result, interrupt, report};
 
 /// What `--steering` calls these schemes.
-pub const NAMES: [&str; 4] = ["ranges", "cipher", "explicit-g", "explicit-e"];
+pub const NAMES: [&str; 5] = ["ranges", "cipher", "chosen-key", "explicit-g", "explicit-e"];
 
 /// Servers of a pass.
 const SERVERS: u8 = 3;
@@ -34,6 +37,8 @@ const FIRST_CLIENT: u8 = 31;
 const JOINS: u64 = 2;
 /// How long a client may take. Weft refuses joins of unknown tokens by RST, so that none waits for repeats.
 const LIMIT: Duration = Duration::from_secs(120);
+/// How many seconds connections are silent while Weft is replaced.
+const HOLD: &str = "8";
 
 /// A pass.
 #[derive(Debug, Clone, Serialize)]
@@ -79,6 +84,7 @@ fn lines(scheme: &str) -> &'static str {
             "steering = [\"token-map\"]\ntoken_map = \"cipher\"\n\
              cipher_key_even = \"0011223344556677\"\ncipher_key_odd = \"8899aabbccddeeff\"\n"
         }
+        "chosen-key" => "steering = [\"chosen-key\"]\nkey_secret = \"00112233445566778899aabbccddeeff\"\n",
         "explicit-g" => "steering = [\"learn\"]\nexplicit_tokens = [\"G\"]\n",
         "explicit-e" => "steering = [\"learn\"]\nexplicit_tokens = [\"E\"]\n",
         "learn" => "steering = [\"learn\"]\n",
@@ -101,6 +107,11 @@ fn plan(scheme: &str) -> [(&str, &str, &'static str); 3] {
         "ranges" | "cipher" => {
             (scheme, "none", "Weft reads tokens, and the servers draw tokens at random, as kernels do")
         }
+        "chosen-key" => (
+            scheme,
+            "none",
+            "Weft chooses keys, and the servers take none and stamp no number, as kernels do",
+        ),
         _ => ("learn", scheme, "Weft learns from keys, and is not told that tokens are explicit"),
     };
     [
@@ -157,7 +168,20 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     report::conclude(&report, report.passed, options.report.as_deref())
 }
 
+/// How Weft hands packets over: chosen keys travel in GUE's header and nowhere else.
+fn forward(options: &Options) -> Result<Forward> {
+    match (options.steering.as_str(), options.forward) {
+        // What is said where nothing is.
+        ("chosen-key", Forward::L2dsr | Forward::Gue) => Ok(Forward::Gue),
+        ("chosen-key", Forward::Ipip) => {
+            Err(Error::other("--steering chosen-key works over GUE alone: use --forward gue"))
+        }
+        (_, forward) => Ok(forward),
+    }
+}
+
 fn play(options: &Options, start: Instant) -> Result<Report> {
+    let forward = forward(options)?;
     let progress = |what: &str| {
         // Progress that nobody can read is no reason to stop.
         let _ = writeln!(std::io::stderr(), "[{:5.1} s] {what}", start.elapsed().as_secs_f64());
@@ -167,7 +191,7 @@ fn play(options: &Options, start: Instant) -> Result<Report> {
     let program = simulator::program(binaries.dataplane.parent().unwrap_or(Path::new(".")))?;
     progress("network namespaces: the balancer, a simulated client with two paths, three simulated servers");
     let lab = Lab::new(&Plan { backends: 0, decapsulate: false, helper })?;
-    let scene = Scene { lab, binaries, program, options };
+    let scene = Scene { lab, binaries, program, options, forward };
     let mut passes = Vec::new();
     for ((number, order), (weft, servers, what)) in
         (0..).zip(["first", "second", "third"]).zip(plan(&options.steering))
@@ -180,7 +204,7 @@ fn play(options: &Options, start: Instant) -> Result<Report> {
     Ok(Report {
         passed: passes.iter().all(|pass| pass.wrong.is_empty()),
         steering: options.steering.clone(),
-        forward: options.forward,
+        forward,
         ip: options.family(),
         connections: options.connections,
         seconds: start.elapsed().as_secs_f64(),
@@ -193,17 +217,20 @@ struct Scene<'o> {
     binaries: Binaries,
     program: PathBuf,
     options: &'o Options,
+    forward: Forward,
 }
 
 impl Scene<'_> {
     /// One pass: fresh servers, a fresh balancer, a client, and what everybody counted.
     fn pass(&self, number: u8, told: &str, servers_do: &str, what: &'static str) -> Result<Pass> {
         let servers = self.servers(number, servers_do)?;
-        let runtime_dir = self.lab.file(&format!("pass{number}"));
-        let text = configuration(told, self.options.forward, number, &runtime_dir);
-        let weft = Balancer::start_text(&self.lab, &self.lab.balancer, &self.binaries, &runtime_dir, &text)?;
+        let weft = self.balancer(number, told, "")?;
         let client = self.client(number)?;
-        let weft = weft.counted()?;
+        let (client, weft) = if self.is_replaced(number) {
+            self.replace(number, told, client, weft)?
+        } else {
+            (client.report(LIMIT)?, weft.counted()?)
+        };
         let servers: Result<Vec<Value>> =
             servers.into_iter().map(|server| server.stop(Duration::from_secs(10))).collect();
         let mut pass = Pass {
@@ -215,16 +242,53 @@ impl Scene<'_> {
             wrong: Vec::new(),
         };
         let asked = u64::from(self.options.connections);
-        pass.wrong =
-            if number == 0 { not_home(&pass, &self.options.steering, asked) } else { not_astray(&pass) };
+        pass.wrong = match (number, self.options.steering.as_str()) {
+            (0, scheme) => not_home(&pass, scheme, asked),
+            (2, "chosen-key") => not_broken(&pass),
+            _ => not_astray(&pass),
+        };
         Ok(pass)
+    }
+
+    /// A fresh balancer.
+    fn balancer(&self, number: u8, told: &str, suffix: &str) -> Result<Balancer> {
+        let runtime_dir = self.lab.file(&format!("pass{number}{suffix}"));
+        let text = configuration(told, self.forward, number, &runtime_dir);
+        Balancer::start_text(&self.lab, &self.lab.balancer, &self.binaries, &runtime_dir, &text)
+    }
+
+    /// Whether another Weft takes over in this pass.
+    fn is_replaced(&self, number: u8) -> bool {
+        number == 0 && self.options.steering == "chosen-key"
+    }
+
+    /// Puts another Weft with empty tables in the place of one that has seen every handshake; the client's report, and
+    /// what both counted.
+    fn replace(&self, number: u8, told: &str, client: Simulator, weft: Balancer) -> Result<(Value, Counted)> {
+        let asked = u64::from(self.options.connections);
+        let opened = interrupt::poll(Duration::from_secs(60), Duration::from_millis(200), || {
+            let counted = weft.counted()?;
+            Ok((counted.rule("chosen_key") >= asked).then_some(()))
+        })?;
+        opened.ok_or_else(|| Error::other("the client did not open its connections within a minute"))?;
+        // Their first data goes there and back within milliseconds.
+        std::thread::sleep(Duration::from_secs(1));
+        let first = weft.counted()?;
+        drop(weft);
+        let weft = self.balancer(number, told, "again")?;
+        let report = client.report(LIMIT)?;
+        let second = weft.counted()?;
+        let mut both = first.and(second.clone());
+        both.counters.insert("after_the_restart_by_timestamp".to_owned(), second.rule("timestamp"));
+        both.counters.insert("after_the_restart_joins".to_owned(), second.rule("token_map"));
+        Ok((report, both))
     }
 
     /// The servers, each on a host of its own.
     fn servers(&self, pass: u8, scheme: &str) -> Result<Vec<Simulator>> {
         let theirs = self.lab.file(&format!("servers{pass}.toml"));
         let nowhere = self.lab.file("nowhere");
-        std::fs::write(&theirs, configuration(scheme, self.options.forward, pass, &nowhere))
+        std::fs::write(&theirs, configuration(scheme, self.forward, pass, &nowhere))
             .map_err(|e| Error::io("cannot write the servers' configuration", e))?;
         let (service, config) = (self.options.family().service().to_string(), theirs.display().to_string());
         let start = |number| {
@@ -239,7 +303,7 @@ impl Scene<'_> {
         (1..=SERVERS).map(start).collect()
     }
 
-    fn client(&self, pass: u8) -> Result<Value> {
+    fn client(&self, pass: u8) -> Result<Simulator> {
         let (own, family) = (Appliance::FIRST, self.options.family());
         let via = [1, 2].map(|net| match family {
             Family::V4 => own.four(net),
@@ -252,7 +316,11 @@ impl Scene<'_> {
         let mut words = vec!["--service", &service, "--via", &via[0], "--via", &via[1], "--joins", &joins];
         words.extend(["--connections", &connections, "--signal", signal, "--seconds", "100"]);
         addresses.iter().for_each(|address| words.extend(["--address", address]));
-        Simulator::start(&self.lab, &self.program, "client", host, &words)?.report(LIMIT)
+        if self.is_replaced(pass) {
+            // All at once, so that all have seen the first Weft.
+            words.extend(["--hold", HOLD, "--at-once", "4096"]);
+        }
+        Simulator::start(&self.lab, &self.program, "client", host, &words)
     }
 }
 
@@ -299,6 +367,19 @@ fn not_home(pass: &Pass, scheme: &str, connections: u64) -> Vec<String> {
             pass.weft.joins_by_token >= joins,
             format!("{} joins went by learned token", pass.weft.joins_by_token),
         );
+    } else if scheme == "chosen-key" {
+        let (given, kept) = (pass.servers("given"), pass.weft.counter("flow_inserted"));
+        must(given == connections, format!("servers took {given} keys of {connections}"));
+        let odd = pass.servers("given_wrong") + pass.servers("numbered_wrong");
+        must(odd == 0, format!("{odd} keys or timestamps that named another server"));
+        let learned = pass.weft.counter("token_learned");
+        must(kept + learned == 0, format!("Weft kept {kept} flows and {learned} tokens"));
+        let [joined, later] =
+            ["after_the_restart_joins", "after_the_restart_by_timestamp"].map(|name| pass.weft.counter(name));
+        must(
+            joined >= joins && later >= 2 * joins,
+            format!("a Weft with empty tables steered {joined} joins and {later} later packets"),
+        );
     } else {
         let learned = pass.weft.counter("token_learned");
         must(learned == 0, format!("{learned} tokens were learned where none are needed"));
@@ -324,6 +405,16 @@ fn not_astray(pass: &Pass) -> Vec<String> {
     wrong
 }
 
+/// What is wrong with a pass in which later packets say nothing of their server.
+fn not_broken(pass: &Pass) -> Vec<String> {
+    let (asked, whole) = (pass.client("asked"), pass.client("whole"));
+    let fine = asked > 0 && (asked - whole.min(asked)) * 3 >= asked;
+    (!fine)
+        .then(|| format!("{whole} of {asked} connections were whole although nothing brought them home"))
+        .into_iter()
+        .collect()
+}
+
 fn summary(report: &Report) -> String {
     let mut text = format!(
         "\nWeft, steering by {}: {} MPTCP connections over {} in each pass, 3 simulated servers behind {}\n\n",
@@ -336,6 +427,7 @@ fn summary(report: &Report) -> String {
         let _ = writeln!(text, "{}:", pass.what);
         pass.weft_is_told.lines().for_each(|line| text.push_str(&format!("    {}\n", hidden(line))));
         let strangers = pass.strangers() as u64;
+        let after = pass.weft.counter("after_the_restart_by_timestamp");
         let rows = [
             ("client: MPTCP connections", pass.client("mptcp")),
             ("client: connections with all data there and back", pass.client("whole")),
@@ -344,14 +436,22 @@ fn summary(report: &Report) -> String {
             ("client: joins refused or unanswered", pass.client("refused") + pass.client("lost")),
             ("servers: joins accepted", pass.servers("joined")),
             ("servers: joins of a connection that another server holds", strangers),
+            ("servers: keys that Weft chose", pass.servers("given")),
+            ("servers: timestamps that came back with the server's number", pass.servers("numbered")),
+            ("servers: segments of no connection", pass.servers("stray")),
             ("Weft: joins", pass.weft.counter("join_syn")),
             ("Weft: joins whose token names no server", pass.weft.counter("token_map_miss")),
+            ("Weft: joins whose token said where", pass.weft.rule("token_map")),
+            ("Weft: SYNs that got a key", pass.weft.rule("chosen_key")),
+            ("Weft: later packets that said where by their timestamp", pass.weft.rule("timestamp")),
+            ("... of these, by a Weft that had seen no handshake", after),
+            ("Weft: flow entries made", pass.weft.counter("flow_inserted")),
             ("Weft: joins sent by a learned token", pass.weft.joins_by_token),
             ("Weft: tokens learned", pass.weft.counter("token_learned")),
             ("Weft: tokens that stood in the handshake", pass.weft.counter("explicit_token")),
         ];
         for (what, figure) in rows {
-            text.push_str(&format!("  {what:<58} {figure:>6}\n"));
+            text.push_str(&format!("  {what:<60} {figure:>6}\n"));
         }
         for (own, server) in (1..).zip(&pass.servers) {
             let of = |name| number(server, &format!("/all_servers/{name}"));
@@ -367,7 +467,7 @@ fn summary(report: &Report) -> String {
 /// A line without a key, as in any log.
 fn hidden(line: &str) -> String {
     match line.split_once(" = ") {
-        Some((name, _)) if name.starts_with("cipher_key") => format!("{name} = \"…\""),
+        Some((name @ ("cipher_key_even" | "cipher_key_odd" | "key_secret"), _)) => format!("{name} = \"…\""),
         _ => line.to_owned(),
     }
 }

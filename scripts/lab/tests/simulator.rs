@@ -53,6 +53,9 @@ fn a_simulated_client_joins_a_linux_server_and_both_hmacs_are_right() {
         // The simulator reads the wire, where a checksum left to the hardware would be missing.
         let offloads = ["-K", "e0", "tx", "off", "gso", "off", "tso", "off", "gro", "off"];
         lab.backends[0].namespace.run("ethtool", &offloads).unwrap();
+        // Over IPv4 the kernel wants checksums of the data, over IPv6 the simulator does.
+        let wants = if family == Family::V4 { "1" } else { "0" };
+        lab.backends[0].namespace.sysctl(&[&format!("net.mptcp.checksum_enabled={wants}")]).unwrap();
         let via = |net: u8| match family {
             Family::V4 => format!("10.0.{net}.11"),
             Family::V6 => format!("fd00:{net}::11"),
@@ -71,6 +74,9 @@ fn a_simulated_client_joins_a_linux_server_and_both_hmacs_are_right() {
             "--seconds",
             "60",
         ]);
+        if family == Family::V6 {
+            words.extend(["--checksums", "--fastclose"]);
+        }
         words.extend(own.iter().map(String::as_str));
         let client = Simulator::start(&lab, &program, "client", HOST, &words).unwrap();
         let report = client.report(LIMIT).unwrap();
@@ -80,6 +86,11 @@ fn a_simulated_client_joins_a_linux_server_and_both_hmacs_are_right() {
         let kernel = Kernel::read(&lab.backends[0].namespace).unwrap();
         assert_eq!((kernel.mptcp("MPCapableACKRX"), kernel.mptcp("MPJoinAckRx")), (10, 20), "{family}");
         assert_eq!(kernel.mptcp("MPJoinAckHMacFailure") + kernel.mptcp("MPJoinNoTokenFound"), 0);
+        // One on each subflow.
+        let closed = if family == Family::V6 { 30 } else { 0 };
+        assert_eq!((kernel.mptcp("DataCsumErr"), kernel.mptcp("MPFailRx")), (0, 0), "{family}");
+        assert_eq!(kernel.mptcp("MPFastcloseRx"), closed, "{family}");
+        assert_eq!(of("seen/wrong_checksum"), 0, "{family}: {report}");
         // What the kernel took over the joined subflows, it took as data of the connection.
         assert_eq!(of("seen/wrong_hmac") + of("seen/again"), 0, "{report}");
     }
@@ -96,6 +107,12 @@ fn a_linux_client_joins_a_simulated_server_and_moves_data_over_both_subflows() {
         let service = family.service();
         let (own, service_text) = (own(), service.to_string());
         let mut words = vec!["--service", &service_text, "--seconds", "120"];
+        // Over IPv4 the simulator wants checksums of the data, over IPv6 the kernel does.
+        if family == Family::V4 {
+            words.push("--server-checksums");
+        } else {
+            lab.client.sysctl(&["net.mptcp.checksum_enabled=1"]).unwrap();
+        }
         words.extend(own.iter().map(String::as_str));
         let server = Simulator::start(&lab, &program, "server", HOST, &words).unwrap();
         let before = Kernel::read(&lab.client).unwrap();
@@ -109,6 +126,8 @@ fn a_linux_client_joins_a_simulated_server_and_moves_data_over_both_subflows() {
         assert_eq!(report["passed"], true, "{report}");
         let of = |name: &str| number(&report, &format!("/all_servers/{name}"));
         assert_eq!((of("connections"), of("joined"), of("wrong_hmac"), of("wrong_echo")), (5, 5, 0, 0));
+        assert_eq!((kernel.mptcp("DataCsumErr"), of("wrong_checksum")), (0, 0), "{family}");
+        assert!(of("checksums") >= 5, "{family}: {report}");
         assert_eq!(of("bytes"), echoed.iter().map(|one| one.bytes as u64).sum::<u64>());
     }
 }
@@ -119,10 +138,16 @@ fn simulated_schemes_bring_every_join_home_through_the_shipped_weft() {
         return;
     };
     let directory = program.parent().unwrap();
-    let forwards = ["l2dsr", "gue", "ipip"].into_iter().cycle();
-    for ((steering, ip), forward) in
-        simulator_demo::NAMES.into_iter().zip(["4", "6"].into_iter().cycle()).zip(forwards)
-    {
+    let runs = [
+        ("ranges", "4", "l2dsr"),
+        ("cipher", "6", "gue"),
+        ("chosen-key", "4", "gue"),
+        ("chosen-key", "6", "gue"),
+        ("explicit-g", "4", "ipip"),
+        ("explicit-e", "6", "l2dsr"),
+    ];
+    assert!(simulator_demo::NAMES.iter().all(|name| runs.iter().any(|(steering, ..)| steering == name)));
+    for (steering, ip, forward) in runs {
         let words = ["demo", "--steering", steering, "--ip", ip, "--forward", forward, "--connections", "30"];
         let mut demo = Command::new(env!("CARGO_BIN_EXE_weft-lab"));
         let output = demo.args(words).env("WEFT_BIN_DIR", directory).output().unwrap();
