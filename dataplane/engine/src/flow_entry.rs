@@ -146,8 +146,8 @@ pub struct FlowEntry {
     /// It had traffic over two whole ticks since it was established: the moment at which a first subflow's token
     /// rises to rank seen.
     pub lasting: bool,
-    /// Its backend is not Maglev's own answer, as far as was known when it was last seen. Of a joined flow, whose
-    /// backend is its token's, this is not asked while it is open.
+    /// Its backend is not Maglev's own answer, as far as was known when it was last seen. Of a join, whose backend is its
+    /// token's, this is not asked; it says that the token was somebody's in the token table, or an agent's word.
     pub moved: bool,
     /// Where its packets go.
     pub backend: BackendId,

@@ -27,6 +27,13 @@ impl FlowEntry {
         Self { state, tick: now, lasting: false, moved: false, backend, isn_low, aux }
     }
 
+    /// The entry of a join that opens now. `known` says that its token is somebody's in the token table; else only the token
+    /// itself names the backend, and anybody can make such tokens up.
+    #[inline]
+    pub fn joining(now: Tick, backend: BackendId, isn: u32, token: u32, known: bool) -> Self {
+        Self { moved: known, ..Self::opened(FlowState::SynJoin, now, backend, isn, token) }
+    }
+
     /// Whether a SYN with this ISN is the one that opened the flow, seen again. All 32 bits are compared while
     /// they are known, 16 once the token took their place; an adopted flow was opened by none that we saw.
     pub fn is_opened_by(&self, isn: u32) -> bool {
@@ -43,10 +50,11 @@ impl FlowEntry {
     }
 
     /// How much is lost if the entry gives way to another.
+    ///
+    /// A join whose token nobody is known to have is worth no more for its third packet, which anybody can send.
     pub const fn class(&self) -> Class {
         match self.state {
-            state if state.is_half_open() => Class::HalfOpen,
-            FlowState::Joined => Class::Kept,
+            state if state.is_half_open() || self.is_mere_claim() => Class::HalfOpen,
             _ if self.moved => Class::Kept,
             FlowState::Adopted | FlowState::Udp => Class::Adopted,
             FlowState::ClosingPlain | FlowState::ClosingToken => Class::Closing,
@@ -57,6 +65,11 @@ impl FlowEntry {
     /// An established flow that loses nothing without its entry and never lasted.
     pub const fn is_brief(&self) -> bool {
         matches!(self.class(), Class::Own) && !self.lasting
+    }
+
+    /// A join that only its own token places, and that never lasted: no packet of it needed to know anything.
+    pub const fn is_mere_claim(&self) -> bool {
+        self.joins() && !self.moved && !self.lasting
     }
 
     /// Whether the flow is a further subflow: it was opened by MP_JOIN.
@@ -103,13 +116,23 @@ mod tests {
         for state in FlowState::ALL {
             let half_open = state.is_half_open();
             assert_eq!(class(state, true), if half_open { Class::HalfOpen } else { Class::Kept });
-            assert_eq!(class(state, false) == Class::Kept, state == FlowState::Joined);
-            assert_eq!(class(state, false) == Class::HalfOpen, half_open);
+            assert_ne!(class(state, false), Class::Kept);
+            assert_eq!(class(state, false) == Class::HalfOpen, half_open || state == FlowState::Joined);
             assert_eq!(class(state, false) == Class::Closing, state.is_closing());
         }
         assert_eq!(class(FlowState::Adopted, false), Class::Adopted);
         assert_eq!(class(FlowState::Udp, false), Class::Adopted);
         assert_eq!(class(FlowState::Mptcp, false), Class::Own);
+    }
+
+    #[test]
+    fn a_join_that_only_its_token_places_is_half_open_until_it_lasts() {
+        let joined = |known, lasting| {
+            let entry = FlowEntry::joining(Tick::from_seconds(0), BackendId(1), 1, 2, known);
+            FlowEntry { state: FlowState::Joined, lasting, ..entry }.class()
+        };
+        assert_eq!([joined(false, false), joined(false, true)], [Class::HalfOpen, Class::Own]);
+        assert_eq!([joined(true, false), joined(true, true)], [Class::Kept; 2]);
     }
 
     #[test]

@@ -33,15 +33,18 @@ impl Lifetimes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Class {
-    /// A SYN was seen and nothing since. Without its entry a key is not learned, a join is lost.
+    /// A SYN was seen and nothing since, or nothing that shows more than a SYN does: a join that only its own token places
+    /// (`FlowEntry::is_mere_claim`). Without its entry a key is not learned, a join is lost.
     HalfOpen,
     /// A packet in the middle of an unknown flow, or UDP: Maglev answers as it did.
     Adopted,
     /// FIN or RST was seen.
     Closing,
-    /// Established, and Maglev answers as it did. Without its entry its token is no longer refreshed.
+    /// Established, and Maglev answers as it did: without its entry its token is no longer refreshed. Or a join that only
+    /// its own token placed, and that lasted.
     Own,
-    /// Established, and Maglev would answer otherwise, or might: joined subflows, flows of before a change of the pool.
+    /// Established, and Maglev would answer otherwise, or might: subflows that joined by a known token, flows of before a
+    /// change of the pool.
     Kept,
 }
 
@@ -99,14 +102,34 @@ pub(crate) struct Worth {
     pub(crate) class: Class,
     spared: bool,
     age: core::cmp::Reverse<u16>,
+    /// It would give way to a join that only its own token places.
+    to_claim: bool,
 }
 
 impl Worth {
-    /// Whether this, the least of those that may give way, does so where there are, or are not, established flows that
-    /// never lasted and are only too young for it. What lasted waits for them: else a flood of whole handshakes would
-    /// push out every connection that is silent for a minute.
-    pub(crate) fn is_least_beside(&self, has_brief: bool) -> bool {
-        !(has_brief && self.class == Class::Own && self.spared)
+    /// Whether this, the least of those that may give way, does so beside the others there.
+    pub(crate) fn is_least_beside(&self, others: &Beside) -> bool {
+        let waits = self.spared && (others.brief || others.claims) || self.to_claim && others.claims;
+        !(self.class == Class::Own && waits)
+    }
+}
+
+/// Who else is there, but too young to give way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Beside {
+    /// Established flows that never lasted. What lasted waits for them: else a flood of whole handshakes would push out
+    /// every connection that is silent for a minute.
+    brief: bool,
+    /// Joins that only their own tokens place and that never lasted. What lasted waits for them as well, and one more of
+    /// them pushes out no established flow at all: else a flood of made-up tokens would push out all that are young.
+    claims: bool,
+}
+
+impl Beside {
+    /// Notes one more.
+    pub(crate) fn add(&mut self, entry: &FlowEntry) {
+        self.brief |= entry.is_brief();
+        self.claims |= entry.is_mere_claim();
     }
 }
 
@@ -133,25 +156,30 @@ impl<U: Fn(&FlowEntry) -> bool> Room<'_, U> {
     /// A newcomer that Maglev answers as well without an entry takes the place of its like only: a flood of packets of
     /// unknown flows touches nothing else. A join, which is lost without an entry, may also take that of a flow of its
     /// own class that never lasted; it has [`JOIN_TICKS`] for its handshake, and then is the last of the half-open
-    /// ones to give way.
+    /// ones to give way. One that only its own token places has so long to show that it lasts, and nothing of it is spared
+    /// for a join whose token is known.
     pub(crate) fn worth(&self, entry: &FlowEntry, newcomer: &FlowEntry) -> Option<Worth> {
         let age = self.now.age_of(entry.tick);
-        let is_join = |entry: &FlowEntry| entry.state == FlowState::SynJoin;
+        let is_join = |entry: &FlowEntry| entry.state == FlowState::SynJoin || entry.is_mere_claim();
         let mut class = entry.class();
-        let may_have_moved = entry.lasting || (age < UNSURE_TICKS && !is_join(newcomer));
+        // A join is not Maglev's, whatever changes.
+        let may_have_moved = !entry.joins() && (entry.lasting || (age < UNSURE_TICKS && !is_join(newcomer)));
         if class == Class::Own && may_have_moved && (self.unsure)(entry) {
             class = Class::Kept;
         }
         if newcomer.class() == Class::Adopted && class != Class::Adopted {
             return None;
         }
-        if is_join(entry) && age < JOIN_TICKS {
+        let yields = entry.is_mere_claim() && newcomer.joins() && newcomer.moved;
+        if is_join(entry) && age < JOIN_TICKS && !yields {
             return None;
         }
         let at_once = class == Class::Own && !entry.lasting && is_join(newcomer);
         let limit = if at_once { Some(0) } else { self.lifetimes.evict.of(class) };
         let spared = entry.lasting || is_join(entry);
-        limit.filter(|limit| age >= *limit).map(|_| Worth { class, spared, age: core::cmp::Reverse(age) })
+        let to_claim = newcomer.is_mere_claim();
+        let worth = Worth { class, spared, age: core::cmp::Reverse(age), to_claim };
+        limit.filter(|limit| age >= *limit).map(|_| worth)
     }
 }
 
@@ -273,11 +301,64 @@ mod tests {
         ];
         let worth: Vec<_> = order.iter().map(|entry| room.worth(entry, &entry_of_syn()).unwrap()).collect();
         assert!(worth.is_sorted(), "{worth:?}");
-        for kept in [at(S::Joined, false, 4000), at(S::Plain, true, 4), at(S::Learned, false, 0)] {
-            assert_eq!(room.worth(&kept, &entry_of_syn()), None);
+        for young in [at(S::Plain, true, 4), at(S::Learned, false, 0)] {
+            assert_eq!(room.worth(&young, &entry_of_syn()), None);
         }
-        let moved = FlowEntry { moved: true, ..at(S::Mptcp, false, 300) };
-        assert_eq!(room.worth(&moved, &entry_of_syn()), None);
+        for kept in [at(S::Mptcp, false, 300), at(S::Joined, false, 4000)] {
+            assert_eq!(room.worth(&FlowEntry { moved: true, ..kept }, &entry_of_syn()), None);
+        }
+    }
+
+    #[test]
+    fn a_join_that_only_its_token_places_gives_way_once_it_had_time_to_last_and_to_known_joins_at_once() {
+        let lifetimes = Lifetimes::default();
+        let room = lifetimes.room(Tick::from_seconds(16 * 4295));
+        let join = |state, known, lasting, age| FlowEntry {
+            state,
+            lasting,
+            tick: room.now.before(age),
+            ..FlowEntry::joining(room.now, BackendId(1), 0, 7, known)
+        };
+        let [claim, known] = [false, true].map(|known| join(FlowState::SynJoin, known, false, 0));
+        let worth = |entry, newcomer| room.worth(&entry, &newcomer).map(|worth| worth.class);
+        for state in [FlowState::SynJoin, FlowState::Joined] {
+            let held = |age| join(state, false, false, age);
+            assert_eq!([held(1), held(2)].map(|held| worth(held, claim)), [None, Some(Class::HalfOpen)]);
+            assert_eq!(
+                [held(1), held(2)].map(|held| worth(held, entry_of_syn())),
+                [None, Some(Class::HalfOpen)]
+            );
+            assert_eq!(worth(held(0), known), Some(Class::HalfOpen));
+        }
+        let lasting = |age| join(FlowState::Joined, false, true, age);
+        assert_eq!([lasting(4), lasting(5)].map(|held| worth(held, known)), [None, Some(Class::Own)]);
+        // Not Maglev's: a change of its answers is no reason to keep one.
+        let unsure = Room { now: room.now, lifetimes: &lifetimes, unsure: |_: &FlowEntry| true };
+        assert_eq!(unsure.worth(&lasting(5), &claim).map(|worth| worth.class), Some(Class::Own));
+    }
+
+    #[test]
+    fn no_established_flow_gives_way_to_a_made_up_token_beside_another_nor_one_that_lasted_to_anybody() {
+        let lifetimes = Lifetimes::default();
+        let room = lifetimes.room(Tick::from_seconds(16 * 4295));
+        let own = |lasting| FlowEntry { lasting, tick: room.now.before(9), ..entry(FlowState::Mptcp) };
+        let join = |known| FlowEntry::joining(room.now, BackendId(1), 0, 7, known);
+        let beside = |others: &[FlowEntry]| {
+            let mut beside = Beside::default();
+            others.iter().for_each(|other| beside.add(other));
+            beside
+        };
+        let gives_way = |lasting, newcomer: &FlowEntry, others: &[FlowEntry]| {
+            room.worth(&own(lasting), newcomer).unwrap().is_least_beside(&beside(others))
+        };
+        for newcomer in [entry_of_syn(), join(true), join(false)] {
+            let is_claim = newcomer.is_mere_claim();
+            assert!(gives_way(true, &newcomer, &[]) && gives_way(false, &newcomer, &[]));
+            assert!(!gives_way(true, &newcomer, &[join(false)]));
+            assert_eq!(gives_way(false, &newcomer, &[join(false)]), !is_claim);
+            assert!(!gives_way(true, &newcomer, &[own(false)]));
+            assert!(gives_way(true, &newcomer, &[join(true)]));
+        }
     }
 
     fn entry_of_syn() -> FlowEntry {

@@ -159,7 +159,7 @@ impl Reports<'_> {
 /// would send it elsewhere.
 fn established(backend: BackendId, token: Token, joined: bool, moved: bool, now: Tick) -> FlowEntry {
     let state = if joined { FlowState::Joined } else { FlowState::Mptcp };
-    FlowEntry { moved: moved && !joined, ..FlowEntry::opened(state, now, backend, 0, token.0) }
+    FlowEntry { moved: moved || joined, ..FlowEntry::opened(state, now, backend, 0, token.0) }
 }
 
 /// Whether an entry on the right backend learns something: what opened here and awaits its key goes on as it does, since
@@ -168,6 +168,8 @@ fn is_raised(entry: &FlowEntry, joined: bool) -> bool {
     match entry.state {
         FlowState::Adopted => true,
         FlowState::SynJoin => joined,
+        // Until now only its own token said where it belongs.
+        FlowState::Joined => joined && !entry.moved,
         _ => false,
     }
 }

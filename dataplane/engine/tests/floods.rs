@@ -18,12 +18,10 @@ use engine::lifetimes::Class;
 use ipc::counter::Counter;
 use ipc::counters::CounterReader;
 use ipc::id::BackendId;
-use ipc::message::{BackendState, Command};
+use ipc::message::{BackendState, Command, Forward, Protocol, Scheme, Steering, UnknownToken};
 use ipc::reason::Reason;
 use packet::{Flow, Key, Token, Version};
-use support::{
-    CLIENT_KEY, FAMILIES, Random, World, backend, backend_in, flow, name, of, services, site, vip,
-};
+use support::{CLIENT_KEY, FAMILIES, Random, World, backend, backend_in, flow, name, of, services, site};
 
 /// Entries of each table in the ordinary tests.
 const SMALL: usize = 4096;
@@ -42,6 +40,8 @@ enum Fault {
     Join,
     /// The same, each followed by a forged ACK with 24 bytes of MP_JOIN.
     JoinAck,
+    /// SYNs with MP_JOIN whose tokens are made up, where every token names a backend, each followed by such an ACK.
+    Guess,
     /// Whole forged handshakes that teach a key, with DSS traffic following.
     Learn,
     /// The same, and a backend starts to drain when half of it is over.
@@ -49,8 +49,8 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Fault; 6] =
-        [Self::Syn, Self::Ack, Self::Join, Self::JoinAck, Self::Learn, Self::LearnAndDrain];
+    const ALL: [Fault; 7] =
+        [Self::Syn, Self::Ack, Self::Join, Self::JoinAck, Self::Guess, Self::Learn, Self::LearnAndDrain];
 
     /// What it is called in the table.
     const fn name(self) -> &'static str {
@@ -59,6 +59,7 @@ impl Fault {
             Self::Ack => "ACK flood",
             Self::Join => "JOIN flood, one valid token",
             Self::JoinAck => "JOIN flood with forged third ACKs",
+            Self::Guess => "JOIN flood, tokens made up, forged third ACKs",
             Self::Learn => "third-ACK flood with DSS",
             Self::LearnAndDrain => "third-ACK flood with DSS, a backend drains in it",
         }
@@ -69,6 +70,8 @@ impl Fault {
         match self {
             // Nothing it left is worth more than a newcomer.
             Self::Syn | Self::Ack | Self::Join | Self::JoinAck => 0,
+            // Time for a handshake and a first look at what comes then, in ticks.
+            Self::Guess => 32,
             // Its flows look established: 64 s of silence, in ticks.
             Self::Learn => 96,
             // Nobody knows whether they moved: an hour for flows that never lasted.
@@ -104,9 +107,10 @@ impl Flood {
             Fault::Syn => syn().mp_capable_syn_v1().build(),
             Fault::Ack => segment().build(),
             Fault::Join => syn().mp_join_syn(self.token, 1, 1).build(),
-            Fault::JoinAck => {
+            Fault::JoinAck | Fault::Guess => {
                 self.waiting.push_back(segment().mp_join_ack([7; 20]).build());
-                syn().mp_join_syn(self.token, 1, 1).build()
+                let guess = Token(self.random.word());
+                syn().mp_join_syn(if self.fault == Fault::Guess { guess } else { self.token }, 1, 1).build()
             }
             Fault::Learn | Fault::LearnAndDrain => {
                 let key = Key(self.random.next().to_be_bytes());
@@ -156,10 +160,17 @@ struct Scene {
 
 impl Scene {
     /// A population of about a third of the table's entries, its tables' entries as given.
-    fn new(entries: usize) -> Self {
+    fn new(entries: usize, schemes: &[Scheme]) -> Self {
         let mut commands = vec![Command::PutPool { name: name("servers") }];
         commands.extend((1..=4).map(|n| backend("servers", &format!("b{n}"), n)));
-        commands.push(vip("web", "servers"));
+        commands.push(Command::PutVip {
+            name: name("web"),
+            pool: name("servers"),
+            protocol: Protocol::Tcp,
+            forward: Forward::L2dsr,
+            steering: Steering::by(schemes.iter().copied()),
+            unknown_token: UnknownToken::Drop,
+        });
         commands.extend(services("web", 9, 8000));
         let mut world = World::of_size(site(), entries, entries);
         world.commit(&commands);
@@ -334,7 +345,8 @@ fn evictions(reader: &CounterReader) -> [u64; 5] {
 
 /// A flood of ten times as many flows as the flow table has slots, and what became of everybody.
 fn flood(fault: Fault, entries: usize) -> Row {
-    let mut scene = Scene::new(entries);
+    let schemes = [Scheme::Learn, Scheme::TokenMap];
+    let mut scene = Scene::new(entries, if fault == Fault::Guess { &schemes } else { &schemes[..1] });
     let attacker = scene.lasting[0];
     let mut flood =
         Flood { fault, token: attacker.token(), flows: 0, waiting: VecDeque::new(), random: Random(7) };
@@ -485,6 +497,17 @@ fn a_join_flood_with_forged_third_acks_costs_nobody_anything() {
     assert!(adopted > MOST_EVICT * slots() && half_open <= 2 && rest == [0; 3], "{row:?}");
     assert_eq!((row.joins_lost, row.brief_lost, row.full), (0, 0, 0), "{row:?}");
     assert!(row.learned + 2 >= row.begun, "{row:?}");
+}
+
+#[test]
+fn a_join_flood_with_tokens_made_up_costs_only_tokens_of_connections_that_begin_in_it() {
+    let row = assert_nothing_is_lost(Fault::Guess, SMALL);
+    let [half_open, adopted, closing, own, _] = row.evicted;
+    // Its own flows, once they had time to show that they last.
+    assert!(half_open > slots() && row.full > slots(), "{row:?}");
+    assert!((adopted, closing, row.refused) == (0, 0, 0) && own < 200, "{row:?}");
+    assert!(row.brief_lost < 5, "those that joins of connections that lasted took the place of: {row:?}");
+    assert_eq!((row.joins_lost, row.tokens_evicted), (0, 0), "{row:?}");
 }
 
 #[test]

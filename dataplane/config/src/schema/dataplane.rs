@@ -210,8 +210,12 @@ pub mod evict {
     }
 
     /// `half_open`.
-    pub const HALF_OPEN: Key =
-        key("half_open", Without::Integer(0), "A SYN that nothing followed: what SYN floods are made of.");
+    pub const HALF_OPEN: Key = key(
+        "half_open",
+        Without::Integer(0),
+        "A SYN that nothing followed: what SYN floods are made of; also joins that only their own token placed, until \
+         they last (ADR 0007).",
+    );
     /// `adopted`.
     pub const ADOPTED: Key =
         key("adopted", Without::Integer(0), "Flows first seen in their middle, and UDP.");

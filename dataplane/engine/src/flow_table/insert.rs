@@ -8,7 +8,7 @@ use ipc::sync::{Ordering, fence};
 use super::slot::{SLOTS, matching, read, slots};
 use super::{ATTEMPTS, FlowTable, Found, Inserted};
 use crate::flow_entry::{BUSY, EMPTY, FINGERPRINT, FlowEntry, IN_ALTERNATE};
-use crate::lifetimes::{Class, Room, Worth};
+use crate::lifetimes::{Beside, Class, Room, Worth};
 use crate::place::Spot;
 
 /// What became of the search for a free slot.
@@ -128,7 +128,7 @@ impl FlowTable {
         U: Fn(&FlowEntry) -> bool,
     {
         let mut least: Option<(Worth, usize, u64)> = None;
-        let mut has_brief = false;
+        let mut beside = Beside::default();
         for number in self.places.candidates(hash, true) {
             for (slot, (_, b)) in slots(self.places.line(number)?).into_iter().enumerate() {
                 // Relaxed: the compare-exchange that follows decides.
@@ -136,7 +136,7 @@ impl FlowTable {
                 let Some(entry) = FlowEntry::from_words(0, held) else {
                     continue;
                 };
-                has_brief |= entry.is_brief();
+                beside.add(&entry);
                 let Some(worth) = room.worth(&entry, newcomer) else {
                     continue;
                 };
@@ -145,7 +145,7 @@ impl FlowTable {
                 }
             }
         }
-        let (worth, place, held) = least.filter(|(worth, ..)| worth.is_least_beside(has_brief))?;
+        let (worth, place, held) = least.filter(|(worth, ..)| worth.is_least_beside(&beside))?;
         Some(if self.claim_slot(place, held) { Claim::Taken(place, worth.class) } else { Claim::Lost })
     }
 

@@ -283,7 +283,7 @@ impl Opening {
                 Some(Outcome::dropped(Reason::JoinRate))
             }
             TokenLookup::Owner { backend, .. } => {
-                let entry = FlowEntry::opened(FlowState::SynJoin, cx.now, backend, self.seq, self.token);
+                let entry = FlowEntry::joining(cx.now, backend, self.seq, self.token, true);
                 Some(enter(spot, entry, Reason::Token, tally, cx))
             }
             _ if vip.unknown_token != UnknownToken::Drop => None,

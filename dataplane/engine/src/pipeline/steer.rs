@@ -45,7 +45,7 @@ pub(super) fn join<F: Frames>(
     let mut reason = Reason::UnknownToken;
     for scheme in vip.steering.schemes.iter() {
         match ask(scheme, token, vip, cx) {
-            Answer::Backend(backend, by) => return follow(slot, token, backend, by, over, guard, cx),
+            Answer::Backend(backend, by) => return follow(slot, vip, token, (backend, by), over, guard, cx),
             Answer::Nothing(Reason::AmbiguousToken) => reason = Reason::AmbiguousToken,
             Answer::Nothing(_) => {}
         }
@@ -85,6 +85,12 @@ fn of_table(token: Token, vip: &Vip, cx: &Context<'_>) -> Answer {
     }
 }
 
+/// Whether the token table knows the token as this backend's, where anybody fills it for the VIP.
+fn is_in_table(token: Token, backend: BackendId, vip: &Vip, cx: &Context<'_>) -> bool {
+    let fills = vip.learn || vip.steering.has(Scheme::Agent);
+    fills && matches!(of_table(token, vip, cx), Answer::Backend(owner, _) if owner == backend)
+}
+
 /// The backend that the token itself names.
 fn of_map(token: Token, vip: &Vip, cx: &Context<'_>) -> Option<BackendId> {
     let map = cx.snapshot.token_map(vip.pool)?;
@@ -98,9 +104,9 @@ fn of_map(token: Token, vip: &Vip, cx: &Context<'_>) -> Option<BackendId> {
 /// To the backend, with an entry of its own unless nothing is kept: the subflow's later packets carry no token.
 fn follow(
     slot: &mut Slot,
+    vip: &Vip,
     token: Token,
-    backend: BackendId,
-    reason: Reason,
+    (backend, reason): (BackendId, Reason),
     over: Option<&Look>,
     guard: &mut Guard,
     cx: &Context<'_>,
@@ -112,7 +118,8 @@ fn follow(
     let Some(over) = over else {
         return slot.forward(reason, backend);
     };
+    let is_known = reason == Reason::Token || is_in_table(token, backend, vip, cx);
     let isn = slot.parsed.tcp.seq;
-    let entry = FlowEntry::opened(FlowState::SynJoin, cx.now, backend, isn, token.0);
+    let entry = FlowEntry::joining(cx.now, backend, isn, token.0, is_known);
     decide::place(slot, entry, reason, over, cx);
 }

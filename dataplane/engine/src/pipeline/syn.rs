@@ -136,7 +136,7 @@ fn join<F: Frames>(
         TokenLookup::Owner { .. } if !guard.join(hash, cx.now) => slot.refuse(Reason::JoinRate),
         TokenLookup::Owner { backend, .. } => {
             let isn = slot.parsed.tcp.seq;
-            let entry = FlowEntry::opened(FlowState::SynJoin, cx.now, backend, isn, token.0);
+            let entry = FlowEntry::joining(cx.now, backend, isn, token.0, true);
             decide::place(slot, entry, Reason::Token, over, cx);
         }
         TokenLookup::Ambiguous => orphan(slot, vip, Reason::AmbiguousToken, over, frames, index, cx),

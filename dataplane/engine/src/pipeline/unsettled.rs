@@ -137,8 +137,9 @@ fn close(entry: &FlowEntry, options: &Options, cx: &Context<'_>) -> FlowEntry {
             cx.counters.add(Counter::TokenClosing, 1);
         }
     }
-    // A join stays where its token was until it is over: its backend may be another than Maglev's.
-    FlowEntry { state, moved: entry.moved || entry.state == FlowState::Joined, ..*entry }
+    // A joined flow that counts as moved stays where its token was until it is over. A join that was never established
+    // has no such claim.
+    FlowEntry { state, moved: entry.moved && entry.state != FlowState::SynJoin, ..*entry }
 }
 
 /// Whether the options end the whole connection: DATA_FIN, or FASTCLOSE with the key the token came from
