@@ -1,7 +1,8 @@
 //! Which backend a token names by itself, in one pool: made once for each set of backends, asked for each join.
 //!
 //! Every backend that workers know counts, whatever its state: a draining one keeps its joins, and a part of the token
-//! space moves only when a backend comes or is gone for good.
+//! space moves only when a backend comes or is gone for good. A number that a removed backend still has may be given to
+//! another one: it is that one's from then on, as an endpoint is.
 
 use ipc::id::BackendId;
 use ipc::message::Name;
@@ -55,9 +56,14 @@ impl TokenMap {
     }
 }
 
+/// The pool's known backends, present ones first: of two with one number the first has it.
 fn known(pool: &Pool) -> Vec<(Name, BackendId, Option<u16>)> {
-    let known = pool.backends.iter().filter(|backend| backend.is_known());
-    known.map(|backend| (backend.name, backend.id, backend.handles.number)).collect()
+    let known = |present| {
+        let backends = pool.backends.iter();
+        backends.filter(move |backend| backend.is_known() && backend.is_present() == present)
+    };
+    let named = known(true).chain(known(false));
+    named.map(|backend| (backend.name, backend.id, backend.handles.number)).collect()
 }
 
 /// Who has which number.

@@ -9,7 +9,7 @@ use ipc::reason::Reason;
 use super::{
     KEY, Row, Scene, Step, TOKEN, capable, connection, dss, join, port, remove, row, segment, third,
 };
-use crate::support::name;
+use crate::support::{backend, name, numbered};
 
 /// Tokens in ranges of b1, b2 and b3; [`TOKEN`] lies in one of b1's.
 pub const OF: [u32; 3] = [0x9130_0001, 0x9160_ffff, 0x91df_fffe];
@@ -96,6 +96,8 @@ fn cipher(s: &Scene) -> Vec<Row> {
         to("an even token is read with the key of even tokens", SEALED[0], "b2"),
         to("an odd token is read with the key of odd tokens", SEALED[1], "b3"),
         to("an odd token outlives the key of even ones", SEALED[1], "b3").after([without_even()]),
+        to("another backend takes a removed one's number over", SEALED[0], "b9")
+            .after([remove("b2"), Step::Commit(vec![numbered(backend("web-servers", "b9", 19), 2)])]),
         miss("a number that nobody has is no answer", SEALED[2]),
         miss("a number without its key is no answer", SEALED[0]).after([without_even()]),
     ]
