@@ -44,24 +44,26 @@ impl Guard {
     #[inline(never)]
     fn weigh(&mut self, network: u64, capable: bool, cx: &Context<'_>) -> Admitted {
         let limits = &cx.tables.lifetimes.limits;
-        let refused = |counter: Counter| cx.counters.add(counter, 1);
-        if !self.flow_rate.take(limits.flows_per_second, cx.millis) {
-            refused(Counter::FlowOverRate);
-            return Admitted::No;
-        }
+        // The share first, here and for keys: what a network sends beyond its own takes nothing from what all have.
         if !self.flows.admit(network, limits.flows_per_prefix, cx.now) {
-            refused(Counter::FlowOverShare);
+            cx.counters.add(Counter::FlowOverShare, 1);
             return Admitted::No;
         }
-        if !capable {
-            return Admitted::Yes;
+        if !self.flow_rate.take(limits.flows_per_second, cx.millis) {
+            cx.counters.add(Counter::FlowOverRate, 1);
+            return Admitted::No;
         }
-        if !self.token_rate.take(limits.tokens_per_second, cx.millis) {
-            refused(Counter::TokenOverRate);
+        if capable { self.weigh_key(network, cx) } else { Admitted::Yes }
+    }
+
+    fn weigh_key(&mut self, network: u64, cx: &Context<'_>) -> Admitted {
+        let limits = &cx.tables.lifetimes.limits;
+        if !self.tokens.admit(network, limits.tokens_per_prefix, cx.now) {
+            cx.counters.add(Counter::TokenOverShare, 1);
             return Admitted::WithoutKey;
         }
-        if !self.tokens.admit(network, limits.tokens_per_prefix, cx.now) {
-            refused(Counter::TokenOverShare);
+        if !self.token_rate.take(limits.tokens_per_second, cx.millis) {
+            cx.counters.add(Counter::TokenOverRate, 1);
             return Admitted::WithoutKey;
         }
         Admitted::Yes

@@ -346,7 +346,7 @@ fn a_share_costs_an_honest_network_joins_that_it_has_without_one() {
 fn what_the_guard_refuses_is_balanced_without_state_and_counted() {
     let mut world = world(4, ENTRIES);
     world.tables.lifetimes.limits =
-        Limits { flows_per_prefix: 10, tokens_per_prefix: 4, tokens_per_second: 6, ..Limits::default() };
+        Limits { flows_per_prefix: 10, tokens_per_prefix: 4, tokens_per_second: 3, ..Limits::default() };
     let mut learned = 0;
     for number in 0..30 {
         let flow = flow_of(1, number);
@@ -356,10 +356,30 @@ fn what_the_guard_refuses_is_balanced_without_state_and_counted() {
         learned += usize::from(new);
     }
     let count = |counter| world.counters.reader().counter(counter);
-    assert_eq!((learned, count(Counter::TokenLearned)), (4, 4));
-    assert_eq!((count(Counter::FlowOverShare), count(Counter::TokenOverShare)), (20, 2));
-    assert_eq!((count(Counter::FlowOverRate), count(Counter::TokenOverRate)), (0, 4));
+    assert_eq!((learned, count(Counter::TokenLearned)), (3, 3));
+    assert_eq!((count(Counter::FlowOverShare), count(Counter::TokenOverShare)), (20, 6));
+    assert_eq!((count(Counter::FlowOverRate), count(Counter::TokenOverRate)), (0, 1));
     // Another network is not meant, but for the rate of all together, which a second brings back.
     world.wait(16);
     assert!(connect(&mut world, &flow_of(2, 0), Key([99; 8]), false).1);
+}
+
+#[test]
+fn a_network_beyond_its_shares_takes_nothing_from_the_rates_of_all() {
+    let mut world = world(4, ENTRIES);
+    world.tables.lifetimes.limits = Limits {
+        flows_per_prefix: 10,
+        tokens_per_prefix: 10,
+        flows_per_second: 30,
+        tokens_per_second: 20,
+        ..Limits::default()
+    };
+    for number in 0..1000 {
+        world.send(of(&flow_of(1, number)).syn(ISN).mp_capable_syn_v1());
+    }
+    let one = |number: &u8| connect(&mut world, &flow_of(2, u32::from(*number)), Key([*number; 8]), false).1;
+    assert_eq!((0..10).filter(one).count(), 10, "all of another network's, within the same second");
+    let count = |counter| world.counters.reader().counter(counter);
+    assert_eq!((count(Counter::FlowOverRate), count(Counter::TokenOverRate)), (0, 0));
+    assert_eq!(count(Counter::FlowOverShare), 990);
 }
