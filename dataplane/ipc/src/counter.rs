@@ -34,9 +34,9 @@ names! {
         FlowInserted = "flow_inserted",
         /// Flow entries that found no place; the packet was forwarded without one.
         FlowTableFull = "flow_table_full",
-        /// SYNs beyond the new flows a second that a worker opens: forwarded by Maglev without an entry.
+        /// SYNs beyond the new flows a second that a worker opens: forwarded without an entry, or `join_rate`.
         FlowOverRate = "flow_over_rate",
-        /// SYNs beyond what one source network may open: forwarded by Maglev without an entry.
+        /// SYNs beyond what one source network may open: forwarded without an entry, or `join_rate`.
         FlowOverShare = "flow_over_share",
         /// Flow entries cleared because their idle time had passed.
         FlowExpired = "flow_expired",

@@ -75,7 +75,7 @@ names! {
         AmbiguousToken = "ambiguous_token",
         /// A SYN to a backend's own port or address that is no join, or a join whose connection is known to be elsewhere.
         WrongEndpoint = "wrong_endpoint",
-        /// A SYN with MP_JOIN of a token that had more joins within a tick than any connection has subflows.
+        /// A SYN with MP_JOIN of a token with too many joins within a tick, or of a made-up one beyond the guard's bounds.
         JoinRate = "join_rate",
         /// An ICMP error to a VIP that names no flow of it, or an echo request that is damaged or cannot be answered.
         BadIcmp = "bad_icmp",

@@ -246,7 +246,7 @@ pub mod guard {
         header: "[dataplane.guard]",
         meaning: "Bounds on what SYNs open, against floods of forged handshakes. Beyond them a connection is balanced by \
                   Maglev and works, but without an entry (it breaks when its pool changes), or without its token (its \
-                  joins are unknown, unless agents tell). Counted as `flow_over_share`, `flow_over_rate`, \
+                  joins are unknown, unless agents tell); a join that only its own token places (`token-map`) is dropped. Counted as `flow_over_share`, `flow_over_rate`, \
                   `token_over_share` and `token_over_rate`. What the bounds cannot do: docs/threat-model.md.",
         keys: &[PREFIX4, PREFIX6, FLOW_SHARE, TOKEN_SHARE, NEW_FLOWS, NEW_TOKENS],
     };

@@ -6,7 +6,8 @@
 //!
 //! A SYN beyond the bounds ([`crate::limits`]) goes to Maglev's backend and leaves no entry, or one that learns no key: its
 //! connection works, its joins do not, unless the backend has an agent. Keys are bounded where the SYN comes: a key is
-//! learned only on the entry of a SYN, once.
+//! learned only on the entry of a SYN, once. A join counts as a flow where no token table knows its token, and is dropped
+//! beyond the bounds: without an entry the packets after it would go astray.
 
 use ipc::counter::Counter;
 use packet::Flow;
@@ -39,6 +40,12 @@ impl Guard {
     #[inline]
     pub(super) fn open(&mut self, network: u64, capable: bool, cx: &Context<'_>) -> Admitted {
         if cx.tables.lifetimes.limits.is_bounded() { self.weigh(network, capable, cx) } else { Admitted::Yes }
+    }
+
+    /// Counts a SYN that opens a flow over the entry it has: that takes no new place, and only its key counts.
+    pub(super) fn open_again(&mut self, network: u64, capable: bool, cx: &Context<'_>) -> Admitted {
+        let is_bounded = capable && cx.tables.lifetimes.limits.is_bounded();
+        if is_bounded { self.weigh_key(network, cx) } else { Admitted::Yes }
     }
 
     #[inline(never)]

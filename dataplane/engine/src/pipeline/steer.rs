@@ -14,8 +14,9 @@ use packet::Token;
 use super::decide::Look;
 use super::guard::Guard;
 use super::{Context, Slot, decide, syn};
-use crate::flow_entry::{FlowEntry, FlowState};
+use crate::flow_entry::FlowEntry;
 use crate::frames::Frames;
+use crate::limits::Admitted;
 use crate::snapshot::Vip;
 use crate::token_table::TokenLookup;
 
@@ -52,7 +53,7 @@ pub(super) fn join<F: Frames>(
     }
     let look = || decide::look(slot.hash, cx);
     let over = over.copied().unwrap_or_else(look);
-    syn::orphan(slot, vip, reason, &over, frames, index, cx);
+    syn::orphan(slot, vip, reason, &over, (frames, index), guard, cx);
 }
 
 /// What one scheme says.
@@ -118,7 +119,11 @@ fn follow(
     let Some(over) = over else {
         return slot.forward(reason, backend);
     };
+    // A token that is in the table has its own bound. Of made-up ones each comes once, and each takes a place.
     let is_known = reason == Reason::Token || is_in_table(token, backend, vip, cx);
+    if !is_known && syn::take_place(slot, false, over, guard, cx) == Admitted::No {
+        return slot.refuse(Reason::JoinRate);
+    }
     let isn = slot.parsed.tcp.seq;
     let entry = FlowEntry::joining(cx.now, backend, isn, token.0, is_known);
     decide::place(slot, entry, reason, over, cx);

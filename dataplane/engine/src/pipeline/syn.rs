@@ -74,7 +74,7 @@ pub(super) fn decide<F: Frames>(
     }
     let isn = slot.parsed.tcp.seq;
     let over = &look;
-    let Some(kind) = admitted(slot, kind, guard, cx) else {
+    let Some(kind) = admitted(slot, kind, &look, guard, cx) else {
         return decide::stateless(slot, Reason::Hash, cx);
     };
     match kind {
@@ -86,17 +86,32 @@ pub(super) fn decide<F: Frames>(
     }
 }
 
-/// What a SYN opens, as far as the guard lets it. Joins are counted by their token.
-fn admitted(slot: &Slot, kind: SynKind, guard: &mut Guard, cx: &Context<'_>) -> Option<SynKind> {
+/// What a SYN opens, as far as the guard lets it. Joins are judged where it is known who answers for their token.
+fn admitted(slot: &Slot, kind: SynKind, over: &Look, guard: &mut Guard, cx: &Context<'_>) -> Option<SynKind> {
     let capable = match kind {
         SynKind::Join(_) => return Some(kind),
         SynKind::Capable(_) | SynKind::Explicit => true,
         SynKind::Plain => false,
     };
-    match guard.open(guard::network(&slot.parsed.flow, cx), capable, cx) {
+    match take_place(slot, capable, over, guard, cx) {
         Admitted::Yes => Some(kind),
         Admitted::WithoutKey => Some(SynKind::Plain),
         Admitted::No => None,
+    }
+}
+
+/// What the guard says of a flow that gets an entry, over the one that was found or a new one.
+pub(super) fn take_place(
+    slot: &Slot,
+    capable: bool,
+    over: &Look,
+    guard: &mut Guard,
+    cx: &Context<'_>,
+) -> Admitted {
+    let network = guard::network(&slot.parsed.flow, cx);
+    match over.live() {
+        Some(_) => guard.open_again(network, capable, cx),
+        None => guard.open(network, capable, cx),
     }
 }
 
@@ -139,8 +154,10 @@ fn join<F: Frames>(
             let entry = FlowEntry::joining(cx.now, backend, isn, token.0, true);
             decide::place(slot, entry, Reason::Token, over, cx);
         }
-        TokenLookup::Ambiguous => orphan(slot, vip, Reason::AmbiguousToken, over, frames, index, cx),
-        TokenLookup::Unknown => orphan(slot, vip, Reason::UnknownToken, over, frames, index, cx),
+        TokenLookup::Ambiguous => {
+            orphan(slot, vip, Reason::AmbiguousToken, over, (frames, index), guard, cx);
+        }
+        TokenLookup::Unknown => orphan(slot, vip, Reason::UnknownToken, over, (frames, index), guard, cx),
     }
 }
 
@@ -151,14 +168,17 @@ pub(super) fn orphan<F: Frames>(
     vip: &Vip,
     reason: Reason,
     over: &Look,
-    frames: &mut F,
-    index: usize,
+    (frames, index): (&mut F, usize),
+    guard: &mut Guard,
     cx: &Context<'_>,
 ) {
     match vip.unknown_token {
         UnknownToken::Drop => slot.refuse(reason),
         UnknownToken::Hash => {
             cx.counters.add(Counter::JoinHashed, 1);
+            if take_place(slot, false, over, guard, cx) == Admitted::No {
+                return decide::stateless(slot, Reason::Hash, cx);
+            }
             decide::open(slot, FlowState::SynPlain, slot.parsed.tcp.seq, over, cx);
         }
         UnknownToken::Reset => {

@@ -6,11 +6,12 @@ use std::ops::Range;
 use engine::limits::Limits;
 use ipc::counter::Counter;
 use ipc::id::BackendId;
+use ipc::message::BackendState;
 use ipc::reason::Reason;
-use packet::{Flow, Key};
+use packet::{Flow, Key, Version};
 
-use crate::support::{Random, World, backend, of};
-use crate::{ENTRIES, ISN, connect, flow_of, join, reports, send_data, world};
+use crate::support::{CLIENT_KEY, Random, World, backend, backend_in, of};
+use crate::{ENTRIES, ISN, connect, connect_to, flow_of, join, reports, send_data, world};
 
 /// How long the flood lasts, in seconds.
 const LASTS: u32 = 32;
@@ -382,4 +383,26 @@ fn a_network_beyond_its_shares_takes_nothing_from_the_rates_of_all() {
     let count = |counter| world.counters.reader().counter(counter);
     assert_eq!((count(Counter::FlowOverRate), count(Counter::TokenOverRate)), (0, 0));
     assert_eq!(count(Counter::FlowOverShare), 990);
+}
+
+#[test]
+fn a_flow_that_has_an_entry_is_opened_again_whatever_the_guard_says_and_stays_in_one_place() {
+    let mut world = world(4, ENTRIES);
+    world.tables.lifetimes.limits = Limits { flows_per_prefix: 1, tokens_per_prefix: 1, ..Limits::default() };
+    let key = Key([7; 8]);
+    let ended = connect_to(&mut world, "b1", key, 0);
+    world.send(of(&ended).fin(ISN + 5, 1));
+    // Maglev gives it to another now.
+    world.commit(&[backend_in("servers", "b1", 1, 100, BackendState::Draining)]);
+    let again = |world: &mut World| {
+        let syn = world.send(of(&ended).syn(ISN + 70_000).mp_capable_syn_v1()).verdict;
+        let ack = of(&ended).data(ISN + 70_001, 1).mp_capable_ack(Version::V1, CLIENT_KEY, Key([8; 8]));
+        let ack = world.send(ack).verdict;
+        assert_eq!(ack.backend, syn.backend, "the handshake goes to one server");
+        assert_ne!(world.name_of(syn.backend), Some("b1"));
+        ack.learned
+    };
+    assert!(!again(&mut world), "the network has had its one key");
+    let count = |counter| world.counters.reader().counter(counter);
+    assert_eq!((count(Counter::FlowOverShare), count(Counter::TokenOverShare)), (0, 1));
 }

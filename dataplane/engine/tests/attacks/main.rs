@@ -14,6 +14,7 @@
 mod agents;
 mod floods;
 mod fragments;
+mod guesses;
 mod keys;
 mod schemes;
 #[path = "../support/mod.rs"]
