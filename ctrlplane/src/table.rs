@@ -292,13 +292,15 @@ pub(crate) fn agents(control: &Control, agents: Option<&Agents>, view: Option<&L
 }
 
 /// What the data plane counts about agents' reports.
-const AGENT_COUNTERS: [LinkCounter; 7] = [
+const AGENT_COUNTERS: [LinkCounter; 9] = [
     LinkCounter::AgentProven,
     LinkCounter::AgentRefused,
     LinkCounter::AgentClosed,
     LinkCounter::AgentInstalled,
     LinkCounter::AgentFlowRefused,
     LinkCounter::AgentEnded,
+    LinkCounter::AgentTokenEvicted,
+    LinkCounter::AgentFlowEvicted,
     LinkCounter::AgentUnknown,
 ];
 

@@ -41,44 +41,55 @@ pub struct Agents {
 }
 
 impl Agents {
-    /// Goes by a report; says what it came to, if to anything.
+    /// Goes by a report, and counts what it came to, if to anything.
     pub fn apply(
         &mut self,
         backend: BackendId,
         report: &Report,
         reports: &Reports<'_>,
         now_s: u64,
-    ) -> Option<LinkCounter> {
+        mut count: impl FnMut(LinkCounter),
+    ) {
         let Some(known) = reports.snapshot.backend(backend) else {
-            return Some(LinkCounter::AgentUnknown);
+            return count(LinkCounter::AgentUnknown);
         };
         match report {
             Report::Lease { seconds: 0 } => {
                 self.leases.remove(&backend);
-                None
             }
             Report::Lease { seconds } => {
                 let until = now_s + u64::from(*seconds);
                 self.leases.insert(backend, Lease { until, pool: known.pool });
-                None
             }
-            Report::TokenLives { token } => match reports.token_lives(backend, Token(*token))? {
-                Proof::New | Proof::Raised => Some(LinkCounter::AgentProven),
-                Proof::Known => None,
-                Proof::Refused | Proof::Full => Some(LinkCounter::AgentRefused),
+            Report::TokenLives { token } => match reports.token_lives(backend, Token(*token)) {
+                Some(Proof::New | Proof::Raised) => count(LinkCounter::AgentProven),
+                Some(Proof::Over) => {
+                    count(LinkCounter::AgentProven);
+                    count(LinkCounter::AgentTokenEvicted);
+                }
+                Some(Proof::Refused | Proof::Full) => count(LinkCounter::AgentRefused),
+                Some(Proof::Known) | None => {}
             },
             Report::TokenEnded { token } => {
-                reports.token_ended(backend, Token(*token)).then_some(LinkCounter::AgentClosed)
+                if reports.token_ended(backend, Token(*token)) {
+                    count(LinkCounter::AgentClosed);
+                }
             }
             Report::SubflowLives { token, subflow, joined } => {
                 match reports.subflow_lives(backend, Token(*token), subflow, *joined) {
-                    Installed::New => Some(LinkCounter::AgentInstalled),
-                    Installed::Known => None,
-                    Installed::Refused | Installed::Full => Some(LinkCounter::AgentFlowRefused),
+                    Installed::New => count(LinkCounter::AgentInstalled),
+                    Installed::Over => {
+                        count(LinkCounter::AgentInstalled);
+                        count(LinkCounter::AgentFlowEvicted);
+                    }
+                    Installed::Known => {}
+                    Installed::Refused | Installed::Full => count(LinkCounter::AgentFlowRefused),
                 }
             }
             Report::SubflowEnded { subflow } => {
-                reports.subflow_ended(backend, subflow).then_some(LinkCounter::AgentEnded)
+                if reports.subflow_ended(backend, subflow) {
+                    count(LinkCounter::AgentEnded);
+                }
             }
         }
     }
@@ -158,8 +169,11 @@ mod tests {
         }
 
         fn say(&mut self, backend: BackendId, report: Report) -> Option<LinkCounter> {
-            let reports = Reports { tables: &self.tables, snapshot: &self.snapshot, now: self.tick() };
-            self.agents.apply(backend, &report, &reports, self.now)
+            let (now, millis) = (self.tick(), self.now * 1000);
+            let reports = Reports { tables: &self.tables, snapshot: &self.snapshot, now, millis };
+            let mut counted = None;
+            self.agents.apply(backend, &report, &reports, self.now, |counter| counted = Some(counter));
+            counted
         }
 
         /// Whether the token is still there after so many seconds, in each of which the manager takes a few turns and

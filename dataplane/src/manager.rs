@@ -109,10 +109,9 @@ impl Manager {
     /// Applies what an agent reports, and counts what became of it.
     fn go_by(&mut self, backend: BackendId, report: &Report) {
         let now = self.clock.now();
-        let reports = Reports { tables: &self.tables, snapshot: &self.snapshot, now: now.tick() };
-        if let Some(counter) = self.agents.apply(backend, report, &reports, now.seconds()) {
-            self.link.count(counter);
-        }
+        let (tick, millis) = (now.tick(), now.millis());
+        let reports = Reports { tables: &self.tables, snapshot: &self.snapshot, now: tick, millis };
+        self.agents.apply(backend, report, &reports, now.seconds(), |counter| self.link.count(counter));
     }
 
     /// What is due once a second: the heartbeat, and backends whose deadline has come.

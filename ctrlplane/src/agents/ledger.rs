@@ -1,7 +1,8 @@
-//! What one backend's agent has reported and not taken back: which tokens, in which pools.
+//! What one backend's agent has reported and not taken back: which tokens, in which pools, and their subflows.
 //!
-//! It is what makes an agent bounded (so many tokens, so many subflows of each), and what tells, after a dump, which
-//! connections are no more. It outlives a connection of the agent, and holds no more than four bytes of a connection's own.
+//! It is what makes an agent bounded (so many tokens, so many subflows of each and of all), and what ends a connection's
+//! subflows with it: the kernel says of most that their connection is gone, not that they are. After a dump it tells what
+//! is no more. It outlives a connection of the agent.
 
 use agent::wire::{Event, Kind, Mark};
 use hashbrown::HashMap;
@@ -9,18 +10,20 @@ use hashbrown::hash_map::Entry;
 use ipc::message::Name;
 use ipc::report::{Report, Subflow};
 
+use super::subflows::Subflows;
 use super::targets::Targets;
 
 /// Subflows of one connection that are told on at a time. Linux has eight at most.
-const MAX_SUBFLOWS: u8 = 16;
+const MAX_SUBFLOWS: usize = 16;
+
+/// Subflows of all connections together that are told on at a time, for each token that may be: most have one or two.
+const SUBFLOWS_PER_TOKEN: usize = 2;
 
 /// What is known of a token.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     /// Its pool's place in `pools`.
     pool: u16,
-    /// Subflows that were told on and have not ended.
-    subflows: u8,
     /// Whether the dump under way, or the last one, said it.
     is_said: bool,
 }
@@ -29,6 +32,10 @@ struct Held {
 #[derive(Debug)]
 pub(super) struct Ledger {
     tokens: HashMap<u32, Held>,
+    /// How many of these are said.
+    said: usize,
+    /// What was told of their subflows. Each is of a token that is held.
+    subflows: Subflows,
     limit: usize,
     /// Pools by their place; few, and never taken out.
     pools: Vec<Name>,
@@ -38,7 +45,8 @@ pub(super) struct Ledger {
 impl Ledger {
     /// One that holds so many tokens at most.
     pub fn new(limit: usize) -> Self {
-        Self { tokens: HashMap::new(), limit, pools: Vec::new(), refused: 0 }
+        let (tokens, subflows, pools) = (HashMap::new(), Subflows::default(), Vec::new());
+        Self { tokens, said: 0, subflows, limit, pools, refused: 0 }
     }
 
     /// How many tokens there are.
@@ -54,14 +62,22 @@ impl Ledger {
     /// A dump begins or ends: what it did not say is no more.
     pub fn mark(&mut self, mark: Mark, mut tell: impl FnMut(Name, Report)) {
         match mark {
-            Mark::Begin => self.tokens.values_mut().for_each(|held| held.is_said = false),
+            Mark::Begin => {
+                self.tokens.values_mut().for_each(|held| held.is_said = false);
+                self.said = 0;
+                self.subflows.begin();
+            }
             Mark::End => {
-                let pools = &self.pools;
-                self.tokens.retain(|token, held| {
-                    if !held.is_said
-                        && let Some(pool) = pools.get(usize::from(held.pool))
-                    {
-                        tell(*pool, Report::TokenEnded { token: *token });
+                let (tokens, pools) = (&mut self.tokens, &self.pools);
+                let pool = |held: &Held| pools.get(usize::from(held.pool)).copied();
+                self.subflows.end(|token, subflow| {
+                    if let Some(pool) = tokens.get(&token).and_then(pool) {
+                        tell(pool, Report::SubflowEnded { subflow });
+                    }
+                });
+                tokens.retain(|token, held| {
+                    if let Some(pool) = pool(held).filter(|_| !held.is_said) {
+                        tell(pool, Report::TokenEnded { token: *token });
                     }
                     held.is_said
                 });
@@ -79,39 +95,29 @@ impl Ledger {
     ) {
         let token = event.token.0;
         if event.kind == Kind::Closed {
-            if let Some(held) = self.tokens.remove(&token)
-                && let Some(pool) = self.pools.get(usize::from(held.pool))
-            {
-                tell(*pool, Report::TokenEnded { token });
-            }
-            return;
+            return self.end(token, &mut tell);
         }
         let (Some(local), Some(remote)) = (event.local, event.remote) else { return };
         let Some(pool) = targets.pool(local, backend) else { return };
         let Some(subflow) = Subflow::new(remote, local) else { return };
         match event.kind {
             Kind::Created => {
-                if self.hold(token, pool).is_some() {
+                if self.hold(token, pool, &mut tell) {
                     tell(pool, Report::TokenLives { token });
                 }
             }
             Kind::Established | Kind::SubEstablished => {
                 let joined = event.kind == Kind::SubEstablished;
-                let Some(held) = self.hold(token, pool) else { return };
-                let has_room = held.subflows < MAX_SUBFLOWS;
-                if has_room {
-                    held.subflows += 1;
-                } else {
-                    self.refused += 1;
+                if !self.hold(token, pool, &mut tell) {
+                    return;
                 }
                 tell(pool, Report::TokenLives { token });
-                if has_room {
+                if self.hold_subflow(token, &subflow) {
                     tell(pool, Report::SubflowLives { token, subflow, joined });
                 }
             }
             Kind::SubClosed => {
-                if let Some(held) = self.tokens.get_mut(&token) {
-                    held.subflows = held.subflows.saturating_sub(1);
+                if self.subflows.remove(token, &subflow) {
                     tell(pool, Report::SubflowEnded { subflow });
                 }
             }
@@ -119,32 +125,58 @@ impl Ledger {
         }
     }
 
-    /// A token that is there now; `None` where there are too many.
-    fn hold(&mut self, token: u32, pool: Name) -> Option<&mut Held> {
-        let is_full = self.tokens.len() >= self.limit;
+    /// A connection is no more, nor are its subflows.
+    fn end(&mut self, token: u32, tell: &mut impl FnMut(Name, Report)) {
+        let Some(held) = self.tokens.remove(&token) else { return };
+        self.said -= usize::from(held.is_said);
+        let subflows = self.subflows.take(token);
+        let Some(pool) = self.pools.get(usize::from(held.pool)) else { return };
+        subflows.into_iter().for_each(|subflow| tell(*pool, Report::SubflowEnded { subflow }));
+        tell(*pool, Report::TokenEnded { token });
+    }
+
+    /// A token is there now; whether there is room for it. One that was in another pool is no more there.
+    fn hold(&mut self, token: u32, pool: Name, tell: &mut impl FnMut(Name, Report)) -> bool {
+        let known = self.pools.iter().position(|known| *known == pool);
+        let place = known.unwrap_or_else(|| {
+            self.pools.push(pool);
+            self.pools.len() - 1
+        });
+        let Ok(pool) = u16::try_from(place) else { return false };
+        if self.tokens.get(&token).is_some_and(|held| held.pool != pool) {
+            self.end(token, tell);
+        }
+        // What a dump has not said yet takes no room from what it says, up to as many again.
+        let is_full = self.said >= self.limit || self.tokens.len() >= self.limit.saturating_mul(2);
         match self.tokens.entry(token) {
             Entry::Occupied(held) => {
-                let held = held.into_mut();
-                // The first word of a dump about it: its subflows are counted anew.
-                if !std::mem::replace(&mut held.is_said, true) {
-                    held.subflows = 0;
-                }
-                Some(held)
+                let was_said = std::mem::replace(&mut held.into_mut().is_said, true);
+                self.said += usize::from(!was_said);
             }
             Entry::Vacant(_) if is_full => {
                 self.refused += 1;
-                None
+                return false;
             }
             Entry::Vacant(free) => {
-                let known = self.pools.iter().position(|known| *known == pool);
-                let place = known.unwrap_or_else(|| {
-                    self.pools.push(pool);
-                    self.pools.len() - 1
-                });
-                let pool = u16::try_from(place).ok()?;
-                Some(free.insert(Held { pool, subflows: 0, is_said: true }))
+                free.insert(Held { pool, is_said: true });
+                self.said += 1;
             }
         }
+        true
+    }
+
+    /// A subflow of a token that is held is there now; whether there is room for it.
+    fn hold_subflow(&mut self, token: u32, subflow: &Subflow) -> bool {
+        if self.subflows.say(token, subflow) {
+            return true;
+        }
+        let limit = self.limit.saturating_mul(SUBFLOWS_PER_TOKEN);
+        if self.subflows.len() >= limit || self.subflows.of(token) >= MAX_SUBFLOWS {
+            self.refused += 1;
+            return false;
+        }
+        self.subflows.enter(token, subflow);
+        true
     }
 }
 
@@ -153,6 +185,8 @@ mod tests {
     use super::*;
     use agent::wire::Token;
     use config::Config;
+    use std::collections::HashSet;
+    use std::net::SocketAddr;
 
     const VIP: &str = "10.9.9.9:8000";
     const CLIENT: &str = "10.0.2.1:40000";
@@ -259,29 +293,98 @@ mod tests {
         assert_eq!(ledger.tokens(), 2);
     }
 
+    fn subflow_of(port: u16) -> Subflow {
+        Subflow::new(SocketAddr::new("10.0.2.1".parse().unwrap(), port), VIP.parse().unwrap()).unwrap()
+    }
+
+    fn event_of(kind: Kind, token: u32, port: u16) -> Event {
+        Event { remote: Some(subflow_of(port).client()), ..event(kind, token, VIP) }
+    }
+
+    /// How many flows the data plane holds after these reports, if it believes them all.
+    fn flows(reports: &[Report]) -> usize {
+        let mut flows = HashSet::new();
+        for report in reports {
+            match report {
+                Report::SubflowLives { subflow, .. } => drop(flows.insert(*subflow)),
+                Report::SubflowEnded { subflow } => drop(flows.remove(subflow)),
+                _ => {}
+            }
+        }
+        flows.len()
+    }
+
     #[test]
-    fn a_lying_agent_holds_so_many_tokens_and_subflows_and_no_more() {
+    fn a_connection_ends_with_its_subflows_though_the_kernel_does_not_say_so() {
         let mut ledger = Ledger::new(10);
-        let flood: Vec<Event> = (0..1000).map(|token| event(Kind::Established, token, VIP)).collect();
-        assert_eq!(told(&mut ledger, &flood).len(), 20);
+        let mut reports =
+            told(&mut ledger, &[event_of(Kind::Established, 7, 1), event_of(Kind::SubEstablished, 7, 2)]);
+        assert_eq!(flows(&reports), 2);
+        reports.extend(told(&mut ledger, &[closed(7)]));
+        assert_eq!((flows(&reports), reports.last()), (0, Some(&Report::TokenEnded { token: 7 })));
+    }
+
+    #[test]
+    fn subflows_that_a_dump_does_not_say_are_no_more() {
+        let mut ledger = Ledger::new(10);
+        let ports = [1, 2, 3].map(|port| event_of(Kind::SubEstablished, 7, port));
+        let mut reports = told(&mut ledger, &ports);
+        ledger.mark(Mark::Begin, |_, report| panic!("{report:?}"));
+        reports.extend(told(&mut ledger, &ports[..1]));
+        ledger.mark(Mark::End, |_, report| reports.push(report));
+        assert_eq!((flows(&reports), ledger.tokens()), (1, 1));
+    }
+
+    #[test]
+    fn a_lying_agent_holds_so_many_tokens_and_no_more() {
+        let mut ledger = Ledger::new(10);
+        let flood: Vec<Event> = (0..1000).map(|token| event(Kind::Created, token, VIP)).collect();
+        assert_eq!(told(&mut ledger, &flood).len(), 10);
         assert_eq!((ledger.tokens(), ledger.refused()), (10, 990));
-        let subflows = vec![event(Kind::SubEstablished, 3, VIP); 1000];
-        let installed = told(&mut ledger, &subflows);
-        let installed = installed.iter().filter(|report| matches!(report, Report::SubflowLives { .. }));
-        assert_eq!(installed.count(), usize::from(MAX_SUBFLOWS) - 1);
         told(&mut ledger, &[closed(3)]);
         assert_eq!(told(&mut ledger, &[event(Kind::Created, 5000, VIP)]), [lives(5000)], "room again");
     }
 
+    /// Each way in which an agent could make its count of subflows small and leave their entries.
     #[test]
-    fn a_second_dump_counts_subflows_anew() {
-        let mut ledger = Ledger::new(10);
-        let subflows = vec![event(Kind::SubEstablished, 3, VIP); 12];
-        for _ in 0..3 {
-            ledger.mark(Mark::Begin, |_, _| {});
-            told(&mut ledger, &subflows);
-            ledger.mark(Mark::End, |_, report| panic!("{report:?}"));
+    fn a_lying_agent_holds_so_many_flows_and_no_more() {
+        let fresh = |ports: std::ops::Range<u16>, token: fn(u16) -> u32| -> Vec<Event> {
+            ports.map(|port| event_of(Kind::SubEstablished, token(port), port)).collect()
+        };
+        let nonsense = event_of(Kind::SubClosed, 7, 9);
+        let mut ledger = Ledger::new(100);
+        let ended: Vec<Event> =
+            fresh(10..5000, |_| 7).into_iter().flat_map(|event| [event, nonsense]).collect();
+        assert_eq!(flows(&told(&mut ledger, &ended)), MAX_SUBFLOWS, "ends of what never was");
+
+        let (mut ledger, mut reports) = (Ledger::new(100), Vec::new());
+        for dump in 0..100 {
+            ledger.mark(Mark::Begin, |_, report| reports.push(report));
+            reports.extend(told(&mut ledger, &fresh(dump * 16..dump * 16 + 16, |_| 7)));
+            ledger.mark(Mark::End, |_, report| reports.push(report));
         }
-        assert_eq!(ledger.refused(), 0);
+        assert!(flows(&reports) <= 16, "dumps: {}", flows(&reports));
+
+        let mut ledger = Ledger::new(100);
+        let connections = fresh(0..5000, |port| u32::from(port / 16));
+        let reports = told(&mut ledger, &connections);
+        assert_eq!(flows(&reports), 100 * SUBFLOWS_PER_TOKEN, "all together");
+        let mut ledger = Ledger::new(100);
+        let closed: Vec<Event> =
+            connections.into_iter().flat_map(|event| [event, closed(event.token.0)]).collect();
+        assert_eq!(flows(&told(&mut ledger, &closed)), 0, "connections that come and go");
+    }
+
+    #[test]
+    fn what_a_dump_has_not_said_yet_takes_no_room_from_what_it_says() {
+        let mut ledger = Ledger::new(10);
+        let created = |range: std::ops::Range<u32>| -> Vec<Event> {
+            range.map(|token| event(Kind::Created, token, VIP)).collect()
+        };
+        told(&mut ledger, &created(0..10));
+        ledger.mark(Mark::Begin, |_, _| {});
+        assert_eq!(told(&mut ledger, &created(10..25)).len(), 10);
+        ledger.mark(Mark::End, |_, _| {});
+        assert_eq!((ledger.tokens(), ledger.refused()), (10, 5));
     }
 }

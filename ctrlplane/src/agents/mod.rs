@@ -12,6 +12,7 @@
 mod connection;
 mod identity;
 mod ledger;
+mod subflows;
 mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -73,11 +73,14 @@ pub enum FlowState {
     Udp = 13,
     /// Half-open: a SYN passed that offers explicit tokens; tokens, or a key of version 1, are awaited.
     SynExplicit = 14,
+    /// An agent says that it is established, `aux` is its token; no packet of it was seen. `moved` tells a first subflow
+    /// that Maglev would send elsewhere from one that joined.
+    Reported = 15,
 }
 
 impl FlowState {
     /// Every state, for settings and tests that go through all of them.
-    pub const ALL: [FlowState; 13] = [
+    pub const ALL: [FlowState; 14] = [
         Self::SynPlain,
         Self::SynCapableV0,
         Self::SynCapableV1,
@@ -91,6 +94,7 @@ impl FlowState {
         Self::ClosingToken,
         Self::Udp,
         Self::SynExplicit,
+        Self::Reported,
     ];
 
     /// A SYN was seen and nothing since.
@@ -111,7 +115,10 @@ impl FlowState {
     /// `aux` is a token, not an ISN.
     #[inline]
     pub const fn has_token(self) -> bool {
-        matches!(self, Self::SynJoin | Self::Learned | Self::Mptcp | Self::Joined | Self::ClosingToken)
+        matches!(
+            self,
+            Self::SynJoin | Self::Learned | Self::Mptcp | Self::Joined | Self::ClosingToken | Self::Reported
+        )
     }
 
     /// The state of four bits, unless they say empty, busy or nothing.
@@ -131,6 +138,7 @@ impl FlowState {
             12 => Self::ClosingToken,
             13 => Self::Udp,
             14 => Self::SynExplicit,
+            15 => Self::Reported,
             _ => return None,
         })
     }

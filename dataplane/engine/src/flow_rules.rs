@@ -6,6 +6,7 @@ use ipc::id::BackendId;
 
 use crate::flow_entry::{FlowEntry, FlowState};
 use crate::lifetimes::Class;
+use crate::snapshot::Snapshot;
 use crate::tick::Tick;
 
 impl FlowState {
@@ -16,6 +17,12 @@ impl FlowState {
             self,
             FlowState::Plain | FlowState::Mptcp | FlowState::Joined | FlowState::Adopted | FlowState::Udp
         )
+    }
+
+    /// A SYN takes the flow's place at once: it ends, or no SYN of it was seen and nobody's handshake vouches for it.
+    #[inline]
+    pub const fn gives_way_to_syn(self) -> bool {
+        self.is_closing() || matches!(self, FlowState::Adopted | FlowState::Reported)
     }
 }
 
@@ -35,12 +42,12 @@ impl FlowEntry {
     }
 
     /// Whether a SYN with this ISN is the one that opened the flow, seen again. All 32 bits are compared while
-    /// they are known, 16 once the token took their place; an adopted flow was opened by none that we saw.
+    /// they are known, 16 once the token took their place; an adopted or reported flow was opened by none that we saw.
     pub fn is_opened_by(&self, isn: u32) -> bool {
         let [_, _, high, low] = isn.to_be_bytes();
         let same_low = self.isn_low == u16::from_be_bytes([high, low]);
         match self.state {
-            FlowState::Adopted | FlowState::Udp => false,
+            FlowState::Adopted | FlowState::Reported | FlowState::Udp => false,
             FlowState::SynPlain
             | FlowState::SynCapableV0
             | FlowState::SynCapableV1
@@ -55,6 +62,8 @@ impl FlowEntry {
     pub const fn class(&self) -> Class {
         match self.state {
             state if state.is_half_open() || self.is_mere_claim() => Class::HalfOpen,
+            // Before `moved`: what only a report made gives way to what packets open.
+            FlowState::Reported => Class::Closing,
             _ if self.moved => Class::Kept,
             FlowState::Adopted | FlowState::Udp => Class::Adopted,
             FlowState::ClosingPlain | FlowState::ClosingToken => Class::Closing,
@@ -70,6 +79,28 @@ impl FlowEntry {
     /// A join that only its own token places, and that never lasted: no packet of it needed to know anything.
     pub const fn is_mere_claim(&self) -> bool {
         self.joins() && !self.moved && !self.lasting
+    }
+
+    /// Whether it was last seen before its pool's Maglev table changed, so that nobody knows whether it moved.
+    pub fn is_unsure(&self, snapshot: &Snapshot, now: Tick, now_ms: u64) -> bool {
+        let known = snapshot.backend(self.backend);
+        known.is_some_and(|known| snapshot.has_changed_since(known.pool, now.age_of(self.tick), now_ms))
+    }
+
+    /// The entry once a first packet of a flow that was only reported has come.
+    #[must_use]
+    pub const fn confirmed(self) -> Self {
+        Self { state: if self.moved { FlowState::Mptcp } else { FlowState::Joined }, moved: true, ..self }
+    }
+
+    /// The entry after its end was seen or reported. A joined flow that counts as moved stays where its token was until it is
+    /// over; a join that was never established has no such claim.
+    #[must_use]
+    pub const fn ending(self) -> Self {
+        let state = if self.state.has_token() { FlowState::ClosingToken } else { FlowState::ClosingPlain };
+        let moved = matches!(self.state, FlowState::Reported)
+            || self.moved && !matches!(self.state, FlowState::SynJoin);
+        Self { state, moved, ..self }
     }
 
     /// Whether the flow is a further subflow: it was opened by MP_JOIN.
@@ -108,6 +139,7 @@ mod tests {
     fn no_syn_that_we_saw_opened_an_adopted_flow() {
         assert!(!opened(FlowState::Adopted, 0, 0).is_opened_by(0));
         assert!(!opened(FlowState::Udp, 0, 0).is_opened_by(0));
+        assert!(!opened(FlowState::Reported, 0, 0).is_opened_by(0));
     }
 
     #[test]
@@ -115,10 +147,16 @@ mod tests {
         let class = |state, moved| FlowEntry { moved, ..opened(state, 1, 2) }.class();
         for state in FlowState::ALL {
             let half_open = state.is_half_open();
-            assert_eq!(class(state, true), if half_open { Class::HalfOpen } else { Class::Kept });
+            let moved = match state {
+                _ if half_open => Class::HalfOpen,
+                FlowState::Reported => Class::Closing,
+                _ => Class::Kept,
+            };
+            assert_eq!(class(state, true), moved);
             assert_ne!(class(state, false), Class::Kept);
             assert_eq!(class(state, false) == Class::HalfOpen, half_open || state == FlowState::Joined);
-            assert_eq!(class(state, false) == Class::Closing, state.is_closing());
+            let is_closing = state.is_closing() || state == FlowState::Reported;
+            assert_eq!(class(state, false) == Class::Closing, is_closing);
         }
         assert_eq!(class(FlowState::Adopted, false), Class::Adopted);
         assert_eq!(class(FlowState::Udp, false), Class::Adopted);
@@ -147,6 +185,7 @@ mod tests {
             FlowState::ClosingPlain,
             FlowState::ClosingToken,
             FlowState::SynExplicit,
+            FlowState::Reported,
         ];
         assert_eq!(walked, expected);
     }

@@ -38,7 +38,7 @@ pub enum Class {
     HalfOpen,
     /// A packet in the middle of an unknown flow, or UDP: Maglev answers as it did.
     Adopted,
-    /// FIN or RST was seen.
+    /// FIN or RST was seen, or nothing at all: an agent reported the flow.
     Closing,
     /// Established, and Maglev answers as it did: without its entry its token is no longer refreshed. Or a join that only
     /// its own token placed, and that lasted.
@@ -231,7 +231,7 @@ impl Default for IdleTimes {
         FlowState::ALL.into_iter().fold(Self([0; 16]), |times, state| {
             let ticks = match state {
                 S::SynPlain | S::SynCapableV0 | S::SynCapableV1 | S::SynExplicit | S::SynJoin => 4,
-                S::Plain | S::Learned | S::Mptcp | S::Joined => MAX_IDLE,
+                S::Plain | S::Learned | S::Mptcp | S::Joined | S::Reported => MAX_IDLE,
                 S::Adopted => 20,
                 S::ClosingPlain => 4,
                 S::ClosingToken | S::Udp => 8,

@@ -5,6 +5,9 @@
 //! and a flow nobody's handshake was seen for (adopted) goes where it lives. A flow that was opened here on another backend
 //! is never taken from it, nor is a token that another agent proved first. How many reports a backend may make is the
 //! control plane's to limit.
+//!
+//! A flow that is only reported ([`FlowState::Reported`]) becomes an established one with its first packet. Until then any
+//! SYN takes its place, and so does whatever a SYN opens in a full table: a report reserves no 5-tuple and fills no table.
 
 use ipc::id::{BackendId, PoolId};
 use ipc::report::Subflow;
@@ -29,6 +32,8 @@ const ATTEMPTS: usize = 4;
 pub enum Installed {
     /// Its packets go to the backend from now on; before, they might not have.
     New,
+    /// The same, and another flow's entry gave way.
+    Over,
     /// They went there already, or Maglev sends them there.
     Known,
     /// It is for no service of the backend's pool, or was opened here on another backend.
@@ -46,6 +51,8 @@ pub struct Reports<'a> {
     pub snapshot: &'a Snapshot,
     /// Now.
     pub now: Tick,
+    /// The same time, in milliseconds.
+    pub millis: u64,
 }
 
 impl Reports<'_> {
@@ -91,7 +98,7 @@ impl Reports<'_> {
                 if by_maglev && !joined {
                     return Installed::Known;
                 }
-                match self.insert(hash, established(backend, token, joined, !by_maglev, self.now)) {
+                match self.insert(hash, reported(backend, token, joined, self.now)) {
                     Some(installed) => return installed,
                     None => continue,
                 }
@@ -120,9 +127,7 @@ impl Reports<'_> {
         for _ in 0..ATTEMPTS {
             let own = |found: &Found| found.entry.backend == backend && may_close(&found.entry);
             let Some(found) = self.tables.flows.find(hash).filter(own) else { return false };
-            let closing =
-                if found.entry.state.has_token() { FlowState::ClosingToken } else { FlowState::ClosingPlain };
-            let entry = FlowEntry { state: closing, tick: self.now, ..found.entry };
+            let entry = FlowEntry { tick: self.now, ..found.entry.ending() };
             if self.tables.flows.update(&found, entry) {
                 return true;
             }
@@ -132,9 +137,11 @@ impl Reports<'_> {
 
     /// Enters a flow that has no entry; `None` if it has one by now.
     fn insert(&self, hash: u64, entry: FlowEntry) -> Option<Installed> {
-        let room = Room { now: self.now, lifetimes: &self.tables.lifetimes, unsure: |_: &FlowEntry| false };
+        let unsure = |other: &FlowEntry| other.is_unsure(self.snapshot, self.now, self.millis);
+        let room = Room { now: self.now, lifetimes: &self.tables.lifetimes, unsure };
         match self.tables.flows.insert(hash, entry, &room) {
-            Inserted::New(_) | Inserted::Over(..) => Some(Installed::New),
+            Inserted::New(_) => Some(Installed::New),
+            Inserted::Over(..) => Some(Installed::Over),
             // One whose backend is not known any more is in the way: it is nobody's.
             Inserted::Existing(found) if !self.is_live(&found.entry) => {
                 self.tables.flows.update(&found, entry).then_some(Installed::New)
@@ -153,6 +160,12 @@ impl Reports<'_> {
     fn pool_of(&self, flow: &Flow) -> Option<PoolId> {
         Some(self.snapshot.vip(self.snapshot.service(flow)?)?.pool)
     }
+}
+
+/// The entry of a subflow of which no packet was seen: `moved` says that it is its connection's first, which has an entry
+/// only where Maglev would send it elsewhere.
+fn reported(backend: BackendId, token: Token, joined: bool, now: Tick) -> FlowEntry {
+    FlowEntry { moved: !joined, ..FlowEntry::opened(FlowState::Reported, now, backend, 0, token.0) }
 }
 
 /// The entry of an established subflow. A first subflow's class does not go before it lasts: `moved` says that Maglev

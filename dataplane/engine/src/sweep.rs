@@ -174,7 +174,10 @@ fn sweep_flows(line: usize, lines: usize, cx: &Context<'_>) {
             expired += 1;
             return Keep::No;
         }
-        let holds_token = matches!(entry.state, FlowState::Learned | FlowState::Mptcp | FlowState::Joined);
+        let holds_token = matches!(
+            entry.state,
+            FlowState::Learned | FlowState::Mptcp | FlowState::Joined | FlowState::Reported
+        );
         if holds_token && let Some(backend) = cx.snapshot.backend(entry.backend) {
             let token = Token(entry.aux);
             let hash = cx.tables.token_hash(token, backend.pool);

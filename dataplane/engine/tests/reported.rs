@@ -1,20 +1,23 @@
 //! What agents on backends report: joins and subflows that this data plane saw nothing of reach their server, ends are
-//! exact, and the worst report changes its own backend's entries only.
+//! exact, and the worst report takes no token that another agent proved and no flow that a handshake opened here.
 #![cfg(not(loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod support;
 
+use engine::flow_entry::FlowState;
+use engine::lifetimes::Class;
 use engine::reported::{Installed, Reports};
+use engine::tables::Tables;
 use engine::token_entry::{Rank, TokenEntry};
 use engine::token_table::{Proof, TokenLookup};
 use ipc::counter::Counter;
 use ipc::id::BackendId;
-use ipc::message::{Command, Forward, Protocol, Scheme, Steering, UnknownToken};
+use ipc::message::{BackendState, Command, Forward, Protocol, Scheme, Steering, UnknownToken};
 use ipc::reason::Reason;
 use ipc::report::Subflow;
 use packet::{Family, Flow, Key, Token, Version};
-use support::{CLIENT_KEY, FAMILIES, World, backend, flow, name, of, services, vip};
+use support::{CLIENT_KEY, FAMILIES, World, backend, backend_in, flow, name, of, services, vip};
 
 const KEY: Key = Key([0x42; 8]);
 const ISN: u32 = 77;
@@ -30,7 +33,12 @@ fn world() -> World {
 }
 
 fn reports(world: &World) -> Reports<'_> {
-    Reports { tables: &world.tables, snapshot: &world.snapshot, now: world.now() }
+    Reports {
+        tables: &world.tables,
+        snapshot: &world.snapshot,
+        now: world.now(),
+        millis: world.context().millis,
+    }
 }
 
 fn token() -> Token {
@@ -247,6 +255,134 @@ fn a_flow_for_no_service_of_the_backends_pool_is_refused() {
     assert_eq!(reports.token_lives(unknown, token()), None);
     assert!(!reports.token_ended(unknown, token()));
     assert_eq!(world.held_ids(), Vec::<BackendId>::new());
+}
+
+#[test]
+fn a_report_reserves_no_5_tuple_that_a_client_has_yet_to_open() {
+    for joined in [true, false] {
+        let mut world = world();
+        let flow = world.flow_to("b1", Family::V4, 9, 8000, 0);
+        let liar = world.id_of("b4");
+        assert_eq!(reports(&world).subflow_lives(liar, token(), &subflow(&flow), joined), Installed::New);
+        let opened = world.send(of(&flow).syn(ISN).mp_capable_syn_v1()).verdict;
+        assert_eq!(world.name_of(opened.backend), Some("b1"), "{joined}");
+        let ack = world.send(of(&flow).data(ISN + 1, 1).mp_capable_ack(Version::V1, CLIENT_KEY, KEY)).verdict;
+        assert_eq!(world.name_of(ack.backend), Some("b1"));
+        assert_eq!(reports(&world).subflow_lives(liar, token(), &subflow(&flow), joined), Installed::Refused);
+    }
+}
+
+#[test]
+fn flows_that_are_only_reported_give_way_to_what_packets_open_and_not_to_packets_of_unknown_flows() {
+    const FLOWS: u16 = 2000;
+    let mut world = world();
+    world.tables = Tables::on_heap(100, 1024, &[1; 32]);
+    let b4 = world.id_of("b4");
+    let mut over = 0;
+    for port in 0..FLOWS {
+        let flow = flow(Family::V4, 700, port, 9, 8000);
+        let installed = reports(&world).subflow_lives(b4, token(), &subflow(&flow), true);
+        over += u16::from(installed == Installed::Over);
+    }
+    assert!(over > FLOWS / 2, "the table is full of them: {over}");
+    for port in 0..50 {
+        let flow = flow(Family::V4, 900, port, 9, 8000);
+        let adopted = world.send(of(&flow).data(1, 1)).verdict;
+        assert_eq!(adopted.reason, Reason::Hash);
+        let count = world.counters.reader().counter(Counter::FlowEvictedClosing);
+        assert_eq!(count, u64::from(port), "an unknown flow's packet takes none of their places");
+        let to = world.flow_to("b1", Family::V4, 9, 8000, usize::from(port));
+        world.send(of(&to).syn(ISN));
+        let count = world.counters.reader().counter(Counter::FlowEvictedClosing);
+        assert_eq!(count, u64::from(port) + 1);
+        assert!(world.tables.flows.find(world.tables.flow_hash(&to)).is_some());
+        world.send(of(&to).data(ISN + 1, 1));
+    }
+}
+
+#[test]
+fn a_reported_flow_is_kept_as_any_from_its_first_packet_on() {
+    for joined in [true, false] {
+        let mut world = world();
+        let flow = world.flow_to("b1", Family::V4, 9, 8000, 0);
+        let b4 = world.id_of("b4");
+        reports(&world).subflow_lives(b4, token(), &subflow(&flow), joined);
+        let class = |world: &World| {
+            let entry = world.tables.flows.find(world.tables.flow_hash(&flow)).unwrap().entry;
+            (entry.state, entry.class())
+        };
+        assert_eq!(class(&world), (FlowState::Reported, Class::Closing));
+        world.wait(40_000);
+        assert_eq!(world.send(of(&flow).data(ISN + 1, 1)).verdict.backend, Some(b4), "however long it waits");
+        let state = if joined { FlowState::Joined } else { FlowState::Mptcp };
+        assert_eq!(class(&world), (state, Class::Kept));
+        assert_eq!(world.send(of(&flow).syn(ISN)).verdict.backend, Some(b4), "a forged SYN moves it no more");
+    }
+}
+
+#[test]
+fn a_joined_flow_whose_end_was_reported_keeps_its_class_while_it_closes() {
+    let mut world = world();
+    let flow = world.flow_to("b1", Family::V4, 9, 8000, 0);
+    let b4 = world.id_of("b4");
+    reports(&world).subflow_lives(b4, token(), &subflow(&flow), true);
+    world.send(of(&flow).data(ISN + 1, 1));
+    assert!(reports(&world).subflow_ended(b4, &subflow(&flow)));
+    let entry = world.tables.flows.find(world.tables.flow_hash(&flow)).unwrap().entry;
+    assert_eq!((entry.state, entry.class()), (FlowState::ClosingToken, Class::Kept));
+}
+
+/// A flow that lasted and fell silent, then another table of Maglev's.
+#[test]
+fn a_report_takes_the_place_of_no_flow_of_which_nobody_knows_whether_it_moved() {
+    for is_drained in [false, true] {
+        let mut world = world();
+        world.tables = Tables::on_heap(1, 1024, &[1; 32]);
+        let mut silent = Vec::new();
+        for nth in 0..2000 {
+            let flow = world.flow_to("b1", Family::V4, 9, 8000, nth);
+            world.send(of(&flow).syn(ISN));
+            world.send(of(&flow).data(ISN + 1, 1));
+            if world.tables.flows.find(world.tables.flow_hash(&flow)).is_some() {
+                silent.push(flow);
+            }
+        }
+        for _ in 0..3 {
+            world.wait(32);
+            silent.iter().for_each(|flow| drop(world.send(of(flow).data(ISN + 1, 1))));
+        }
+        if is_drained {
+            world.commit(&[backend_in("servers", "b1", 1, 1, BackendState::Draining)]);
+        }
+        world.wait(600);
+        let b4 = world.id_of("b4");
+        let installed = |port| {
+            let flow = flow(Family::V4, 700, port, 9, 8000);
+            reports(&world).subflow_lives(b4, token(), &subflow(&flow), true)
+        };
+        let over = (0..2000).filter(|port| installed(*port) == Installed::Over).count();
+        let is_there = |flow: &&Flow| {
+            let found = world.tables.flows.find(world.tables.flow_hash(flow));
+            found.is_some_and(|found| found.entry.backend == world.id_of("b1"))
+        };
+        let lost = silent.len() - silent.iter().filter(is_there).count();
+        assert!(over >= lost, "each that gave way is told: {over} of {lost}");
+        assert_eq!(lost > 0, !is_drained, "{lost} gave way");
+    }
+}
+
+#[test]
+fn a_proof_that_takes_another_tokens_place_says_so() {
+    let mut world = world();
+    world.tables = Tables::on_heap(1024, 0, &[1; 32]);
+    for key in 0..2000_u64 {
+        let flow = world.flow_to("b1", Family::V4, 9, 8000, usize::try_from(key).unwrap());
+        world.send(of(&flow).syn(ISN).mp_capable_syn_v1());
+        let key = Key(key.to_be_bytes());
+        world.send(of(&flow).data(ISN + 1, 1).mp_capable_ack(Version::V1, CLIENT_KEY, key));
+    }
+    assert_eq!(reports(&world).token_lives(world.id_of("b2"), token()), Some(Proof::Over));
+    assert_eq!(find(&world), owner(&world, "b2"));
 }
 
 #[test]

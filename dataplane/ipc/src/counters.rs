@@ -112,6 +112,10 @@ names! {
         AgentFlowRefused = "agent_flow_refused",
         /// Flows that began to close because an agent said that they ended.
         AgentEnded = "agent_ended",
+        /// Tokens known by their handshakes alone that gave way to ones that agents proved.
+        AgentTokenEvicted = "agent_token_evicted",
+        /// Flows whose entries gave way to ones that agents reported.
+        AgentFlowEvicted = "agent_flow_evicted",
         /// Reports about a backend that is not known (any more).
         AgentUnknown = "agent_unknown",
     }

@@ -46,7 +46,7 @@ pub const TABLE_MAGIC: u64 = u64::from_le_bytes(*b"WEFTTAB\0");
 
 /// Version of what the header and the tables write. Raise it when an entry's form, a hash, the order of ranges or
 /// the header changes: a successor of another version starts with empty tables.
-pub const TABLE_LAYOUT: u64 = if crate::scramble::IS_AES { 4 } else { 0x104 };
+pub const TABLE_LAYOUT: u64 = if crate::scramble::IS_AES { 5 } else { 0x105 };
 
 /// Lines in front of the tables: the header's page and the records.
 const HEAD_LINES: usize = header::LINES + 2 * RECORD_LINES;

@@ -3,7 +3,8 @@
 //! A report is one command of the link ([`crate::message::Command::Report`]), outside of batches and without an answer:
 //! there are as many as connections come and go, each stands alone, and what became of them is counted
 //! ([`crate::counters::LinkCounter`]). The control plane has checked that the agent speaks for the backend; the data
-//! plane checks the rest, so that the worst report changes nothing but its own backend's entries.
+//! plane checks the rest, so that the worst report changes its own backend's entries, takes a token that only packets taught, or a
+//! flow that nobody's handshake opened here (docs/adr/0010-agents.md).
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 

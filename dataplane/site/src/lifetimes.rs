@@ -39,9 +39,11 @@ fn idle(idle: &Idle) -> IdleTimes {
             | FlowState::SynCapableV1
             | FlowState::SynExplicit
             | FlowState::SynJoin => ticks(idle.half_open),
-            FlowState::Plain | FlowState::Learned | FlowState::Mptcp | FlowState::Joined => {
-                ticks(idle.established).saturating_add(1)
-            }
+            FlowState::Plain
+            | FlowState::Learned
+            | FlowState::Mptcp
+            | FlowState::Joined
+            | FlowState::Reported => ticks(idle.established).saturating_add(1),
             FlowState::ClosingPlain => ticks(idle.closing),
             FlowState::ClosingToken => ticks(idle.closing_mptcp),
             FlowState::Adopted => ticks(idle.adopted),
@@ -93,7 +95,7 @@ mod tests {
         let [half_open, established, closing, closing_mptcp, adopted, udp] = [16, 32, 48, 64, 80, 96];
         let times = idle(&Idle { half_open, established, closing, closing_mptcp, adopted, udp });
         let ticks = FlowState::ALL.map(|state| times.of(state));
-        assert_eq!(ticks, [1, 1, 1, 1, 3, 3, 3, 3, 5, 3, 4, 6, 1]);
+        assert_eq!(ticks, [1, 1, 1, 1, 3, 3, 3, 3, 5, 3, 4, 6, 1, 3]);
 
         let given = [Some(16), Some(17), None, Some(0), Some(3600)];
         let [half_open, adopted, closing, own, kept] = given;

@@ -53,8 +53,9 @@ pub const TOKENS: Key = Key {
     name: "tokens",
     kind: Kind::Integer { min: 1, max: 100_000_000 },
     default: Without::Integer(1_000_000),
-    meaning: "Connections that one backend's agent may have reported at a time. What goes beyond is refused and counted: \
-              so no agent fills the tables of all.",
+    meaning: "Connections that one backend's agent may have reported at a time. Twice as many subflows. What goes \
+              beyond is refused and counted. An agent that lies holds so many tokens that give way to none: for all agents \
+              together, less than `tokens` of `[dataplane]`.",
 };
 /// `reports_per_second`.
 pub const REPORTS: Key = Key {

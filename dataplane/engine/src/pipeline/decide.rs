@@ -313,9 +313,7 @@ pub(super) fn entered(
 
 /// Whether an entry was last seen before its pool's Maglev table changed, so that nobody knows whether it moved.
 fn is_unsure(entry: &FlowEntry, cx: &Context<'_>) -> bool {
-    let age = cx.now.age_of(entry.tick);
-    let known = cx.snapshot.backend(entry.backend);
-    known.is_some_and(|known| cx.snapshot.has_changed_since(known.pool, age, cx.millis))
+    entry.is_unsure(cx.snapshot, cx.now, cx.millis)
 }
 
 /// What counts an entry of a class that gave way.

@@ -3,7 +3,8 @@
 //! The rules for a 5-tuple that is known already keep two things apart. The same initial sequence number is a
 //! retransmission: same backend, nothing new. Another one on a live, fresh entry is left to the server's
 //! challenge ACK (RFC 5961 section 4): to its backend unchanged, nothing learned, so that a forged SYN moves
-//! nobody's connection. Only an entry that is closing, idle, adopted or whose backend is gone gives way.
+//! nobody's connection. Only an entry that is closing, idle, adopted, only reported
+//! (by an agent) or whose backend is gone gives way.
 
 use ipc::counter::Counter;
 use ipc::message::UnknownToken;
@@ -66,8 +67,7 @@ pub(super) fn decide<F: Frames>(
             }
             return slot.forward(reason_again(&entry, kind), entry.backend);
         }
-        let gives_way = entry.state.is_closing() || entry.state == FlowState::Adopted;
-        if !gives_way && cx.now.age_of(entry.tick) < FRESH_TICKS {
+        if !entry.state.gives_way_to_syn() && cx.now.age_of(entry.tick) < FRESH_TICKS {
             cx.counters.add(Counter::SynOnLiveFlow, 1);
             return slot.forward(Reason::Flow, entry.backend);
         }

@@ -124,11 +124,8 @@ fn after(slot: &mut Slot, entry: &FlowEntry, frame: &[u8], cx: &Context<'_>) -> 
 
 /// The entry after FIN or RST.
 fn close(entry: &FlowEntry, options: &Options, cx: &Context<'_>) -> FlowEntry {
-    let state = match (entry.state, entry.state.has_token() || entry.joins()) {
-        (FlowState::ClosingToken, _) | (_, true) => FlowState::ClosingToken,
-        _ => FlowState::ClosingPlain,
-    };
-    if state == FlowState::ClosingToken
+    let ending = entry.ending();
+    if ending.state == FlowState::ClosingToken
         && ends_connection(entry, options)
         && let Some(backend) = cx.snapshot.backend(entry.backend)
     {
@@ -137,9 +134,7 @@ fn close(entry: &FlowEntry, options: &Options, cx: &Context<'_>) -> FlowEntry {
             cx.counters.add(Counter::TokenClosing, 1);
         }
     }
-    // A joined flow that counts as moved stays where its token was until it is over. A join that was never established
-    // has no such claim.
-    FlowEntry { state, moved: entry.moved && entry.state != FlowState::SynJoin, ..*entry }
+    ending
 }
 
 /// Whether the options end the whole connection: DATA_FIN, or FASTCLOSE with the key the token came from
@@ -167,6 +162,7 @@ fn advance(slot: &mut Slot, entry: &FlowEntry, options: &Options, cx: &Context<'
             FlowState::Joined
         }
         FlowState::Learned => confirm(slot, entry, options, cx),
+        FlowState::Reported => return entry.confirmed(),
         FlowState::ClosingToken => {
             // Anybody can forge a FIN or RST. A packet that comes after it shows that the subflow lives.
             if entry.tick != cx.now {

@@ -23,6 +23,8 @@ const RENEW_AGE: u16 = TOKEN_IDLE / 3;
 pub enum Proof {
     /// The token is known now, and proven.
     New,
+    /// The same, and a provisional claim to another token gave way.
+    Over,
     /// The backend had claimed it already; it is proven now.
     Raised,
     /// It was proven already.
@@ -44,7 +46,7 @@ impl TokenTable {
         belongs: impl Fn(BackendId) -> bool,
     ) -> Proof {
         let claim = Claim { hash, token, backend, now, belongs: &belongs };
-        let mut entered = false;
+        let mut entered = None;
         for _ in 0..ATTEMPTS {
             if self.all_held(hash, token).any(|held| is_proven_rival(&held, &claim)) {
                 return Proof::Refused;
@@ -55,29 +57,24 @@ impl TokenTable {
                 if proven.word() == own.word || self.exchange(own.place, own.word, proven.word()) {
                     self.settle_own(&claim, own.place);
                     let was_proven = own.entry.rank == Rank::Proven;
-                    return if entered {
-                        Proof::New
-                    } else if was_proven {
-                        Proof::Known
-                    } else {
-                        Proof::Raised
-                    };
+                    let raised = if was_proven { Proof::Known } else { Proof::Raised };
+                    return entered.unwrap_or(raised);
                 }
                 continue;
             }
             let Some((place, held)) = self.place_of_proof(&claim) else { return Proof::Full };
             self.mark_passed(&claim, place);
             if self.exchange(place, held, proven_word(&claim)) {
-                entered = true;
+                entered = Some(Self::room_of_proof(&claim, held));
                 fence(Ordering::SeqCst);
                 // A worker may have entered the same claim meanwhile. The next turn finds the first of the two, which
                 // stays, and raises it.
                 self.drop_twins(&claim);
             }
         }
-        let Some(own) = self.own(&claim).filter(|_| entered) else { return Proof::Full };
+        let Some((own, proof)) = self.own(&claim).zip(entered) else { return Proof::Full };
         self.settle_own(&claim, own.place);
-        Proof::New
+        proof
     }
 
     /// Removes a backend's claim to a token, whatever its rank. Says whether there was one.
@@ -124,6 +121,12 @@ impl TokenTable {
             return least.min_by_key(|held| held.entry.rank).map(|held| (held.place, held.word));
         }
         self.free_slot(claim, &survey).or_else(|| self.least_slot(claim))
+    }
+
+    /// What a proof that took the place of this word came to.
+    fn room_of_proof<F>(claim: &Claim<'_, F>, held: u64) -> Proof {
+        let other = TokenEntry::from_word(held).filter(|entry| !entry.is_expired(claim.now, TOKEN_IDLE));
+        if other.is_some_and(|entry| entry.token != claim.token) { Proof::Over } else { Proof::New }
     }
 
     /// Of several claims for one backend, the first in the order of search stays.

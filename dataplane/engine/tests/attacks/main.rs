@@ -22,12 +22,14 @@ mod support;
 
 use std::io::Write as _;
 
+use engine::flow_entry::FlowState;
 use engine::reported::Reports;
 use engine::token_table::Proof;
 use ipc::counter::Counter;
 use ipc::id::BackendId;
 use ipc::message::Command;
 use ipc::reason::Reason;
+use ipc::report::Subflow;
 use packet::{Address, Family, Flow, Key, Token, Version};
 use support::{CLIENT_KEY, Random, World, backend, flow, name, of, services, site, vip};
 
@@ -85,7 +87,12 @@ fn join(world: &mut World, key: Key, number: u32) -> (Reason, Option<BackendId>)
 }
 
 fn reports(world: &World) -> Reports<'_> {
-    Reports { tables: &world.tables, snapshot: &world.snapshot, now: world.now() }
+    Reports {
+        tables: &world.tables,
+        snapshot: &world.snapshot,
+        now: world.now(),
+        millis: world.context().millis,
+    }
 }
 
 /// Opens a connection with this key on this backend.
@@ -177,6 +184,32 @@ struct Joins {
     ambiguous: u32,
     astray: u32,
     unknown: u32,
+}
+
+#[test]
+fn a_hostile_agent_takes_no_connection_before_it_is_opened_and_fills_no_table() {
+    let mut world = world(10, ENTRIES);
+    let liar = world.id_of("b1");
+    let victims: Vec<Flow> = (0..1000).map(|number| flow_of(0x6000, number)).collect();
+    for flow in &victims {
+        let subflow = Subflow::new(
+            (flow.source.to_ip(), flow.source_port).into(),
+            (flow.destination.to_ip(), flow.destination_port).into(),
+        );
+        reports(&world).subflow_lives(liar, Token(7), &subflow.unwrap(), true);
+    }
+    let reported = |world: &World, flow: &Flow| {
+        let found = world.tables.flows.find(world.tables.flow_hash(flow));
+        found.is_some_and(|found| found.entry.state == FlowState::Reported)
+    };
+    assert_eq!(victims.iter().filter(|flow| reported(&world, flow)).count(), 1000, "all are entered");
+    let mut astray = 0;
+    for (number, flow) in victims.iter().enumerate() {
+        let by_maglev = world.hashed(flow);
+        let (home, _) = connect(&mut world, flow, Key((number as u64).to_be_bytes()), true);
+        astray += usize::from(home != by_maglev);
+    }
+    assert_eq!(astray, 0);
 }
 
 #[test]
