@@ -406,3 +406,40 @@ fn what_goes_to_a_server_says_so_itself_by_key_token_and_timestamp() {
     }
     assert!((keys, joins) == (40, 40) && later > 400, "{keys} {joins} {later}");
 }
+
+/// What tshark says of a capture: a row for each frame, with these fields.
+fn tshark(file: &Path, fields: &[&str]) -> Option<Vec<Vec<String>>> {
+    let mut command = std::process::Command::new("tshark");
+    command.args(["-o", "tcp.check_checksum:TRUE", "-T", "fields", "-E", "occurrence=f", "-r"]).arg(file);
+    fields.iter().for_each(|field| {
+        command.args(["-e", field]);
+    });
+    let text = String::from_utf8(command.output().ok()?.stdout).unwrap();
+    Some(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
+}
+
+#[test]
+fn tshark_expects_every_joins_token_and_finds_nothing_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let v6 = "--steering chosen-key --client-version v0 --ip 6";
+    for words in ["--checksums --fastclose", "--steering ranges", "--steering chosen-key --checksums", v6] {
+        let out = directory.path().join("out");
+        let report = run(&format!("{words} --connections 20 --joins 2 --out {}", out.display()));
+        assert_whole(&report, 20, 40);
+        let fields =
+            ["tcp.checksum.status", "_ws.malformed", "mptcp.expected_token", "tcp.options.mptcp.recvtok"];
+        let Some(rows) = tshark(&out.join("clients.pcap"), &fields) else {
+            return skip::skip(
+                "tshark_expects_every_joins_token_and_finds_nothing_damaged",
+                "tshark is not installed",
+            );
+        };
+        assert!(rows.len() > 500 && rows.iter().all(|row| row[0] == "1" && row[1].is_empty()), "{words}");
+        // What tshark hashes from the keys in the handshakes, and what joins name.
+        let of = |column: usize| -> std::collections::BTreeSet<&str> {
+            rows.iter().map(|row| row[column].as_str()).filter(|token| !token.is_empty()).collect()
+        };
+        let (expected, named) = (of(2), of(3));
+        assert!(named.len() == 20 && named.is_subset(&expected), "{words}: {named:?} of {expected:?}");
+    }
+}
