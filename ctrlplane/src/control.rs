@@ -156,12 +156,15 @@ impl Control {
                 "[dataplane] changed: restart weft-dataplane and weft-ctrlplane for that part".to_owned(),
             );
         }
+        if file.metrics != inner.file.metrics {
+            notes.push("[metrics] changed: restart weft-ctrlplane for that part".to_owned());
+        }
         if let Err(error) = inner.overrides.save(&self.overrides_path) {
             notes.push(error.to_string());
         }
         // The data plane that runs was started with the old part; the next start reads the new one.
-        let dataplane = inner.file.dataplane.clone();
-        inner.file = Config { dataplane, ..file };
+        let (dataplane, metrics) = (inner.file.dataplane.clone(), inner.file.metrics);
+        inner.file = Config { dataplane, metrics, ..file };
         inner.reload_problem = None;
         self.raise(inner);
         Ok(notes)

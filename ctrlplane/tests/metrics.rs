@@ -174,3 +174,13 @@ fn without_a_data_plane_metrics_say_so_and_nothing_else_is_served() {
         assert!(get(address, path).0.starts_with("HTTP/1.1 404"), "{path}");
     }
 }
+
+#[test]
+fn a_reload_says_that_metrics_need_a_restart_and_goes_on_serving_them() {
+    let (place, address) = scene();
+    let _both = place.both();
+    place.write(EXAMPLE);
+    let said = place.weftctl(&["reload"]);
+    assert!(said.code == 0 && said.out.contains("[metrics] changed: restart weft-ctrlplane"), "{said:?}");
+    assert_eq!(values(&get(address, "/metrics").1).get("weft_up"), Some(&1));
+}
