@@ -40,6 +40,9 @@ pub struct Options {
     #[arg(long, default_value = "learn",
           value_parser = ["learn", "endpoint", "agent", "ranges", "cipher", "chosen-key", "explicit-g", "explicit-e"])]
     pub steering: String,
+    /// The version of MPTCP that simulated clients speak.
+    #[arg(long, default_value = "v1", value_parser = ["v0", "v1"], requires = "steering")]
+    pub client_version: String,
     /// What servers announce with `--steering endpoint`; without it a port over IPv4, an address over IPv6.
     #[arg(long, value_enum, requires = "steering")]
     pub endpoint: Option<Endpoint>,
@@ -70,9 +73,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if options.faults {
         return faults_demo::run(options);
     }
+    let simulated = simulator_demo::NAMES.contains(&options.steering.as_str());
+    if options.client_version == "v0" && !simulated {
+        return Err(Error::other("Linux clients speak version 1: --client-version v0 is for simulated ones"));
+    }
     match options.steering.as_str() {
         "endpoint" => return endpoint_demo::run(options),
-        scheme if simulator_demo::NAMES.contains(&scheme) => return simulator_demo::run(options),
+        _ if simulated => return simulator_demo::run(options),
         "agent" => return agents_demo::run(options),
         _ => {}
     }

@@ -182,6 +182,10 @@ fn forward(options: &Options) -> Result<Forward> {
 
 fn play(options: &Options, start: Instant) -> Result<Report> {
     let forward = forward(options)?;
+    if options.client_version == "v0" && signal(&options.steering) != "keys" {
+        let steering = &options.steering;
+        return Err(Error::other(format!("--steering {steering} carries tokens, which version 0 does not")));
+    }
     let progress = |what: &str| {
         // Progress that nobody can read is no reason to stop.
         let _ = writeln!(std::io::stderr(), "[{:5.1} s] {what}", start.elapsed().as_secs_f64());
@@ -316,6 +320,7 @@ impl Scene<'_> {
         let (connections, joins) = (self.options.connections.to_string(), JOINS.to_string());
         let (service, signal) = (family.service().to_string(), signal(&self.options.steering));
         let mut words = vec!["--service", &service, "--via", &via[0], "--via", &via[1], "--joins", &joins];
+        words.extend(["--client-version", &self.options.client_version]);
         words.extend(["--connections", &connections, "--signal", signal, "--seconds", "100"]);
         addresses.iter().for_each(|address| words.extend(["--address", address]));
         if self.is_replaced(pass) {

@@ -67,6 +67,7 @@ fn pass(machine: &Machine, forward: Forward, ip: &str, steering: bool) -> Run {
         ip: ip.to_owned(),
         connections: u16::try_from(CONNECTIONS).unwrap(),
         steering: "learn".to_owned(),
+        client_version: "v1".to_owned(),
         endpoint: None,
         report: None,
         faults: false,

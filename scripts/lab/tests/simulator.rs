@@ -139,16 +139,17 @@ fn simulated_schemes_bring_every_join_home_through_the_shipped_weft() {
     };
     let directory = program.parent().unwrap();
     let runs = [
-        ("ranges", "4", "l2dsr"),
-        ("cipher", "6", "gue"),
-        ("chosen-key", "4", "gue"),
-        ("chosen-key", "6", "gue"),
-        ("explicit-g", "4", "ipip"),
-        ("explicit-e", "6", "l2dsr"),
+        ("ranges", "4", "l2dsr", "v1"),
+        ("cipher", "6", "gue", "v1"),
+        ("chosen-key", "4", "gue", "v1"),
+        ("chosen-key", "6", "gue", "v0"),
+        ("explicit-g", "4", "ipip", "v1"),
+        ("explicit-e", "6", "l2dsr", "v1"),
     ];
     assert!(simulator_demo::NAMES.iter().all(|name| runs.iter().any(|(steering, ..)| steering == name)));
-    for (steering, ip, forward) in runs {
-        let words = ["demo", "--steering", steering, "--ip", ip, "--forward", forward, "--connections", "30"];
+    for (steering, ip, forward, version) in runs {
+        let mut words = vec!["demo", "--steering", steering, "--ip", ip, "--forward", forward];
+        words.extend(["--client-version", version, "--connections", "30"]);
         let mut demo = Command::new(env!("CARGO_BIN_EXE_weft-lab"));
         let output = demo.args(words).env("WEFT_BIN_DIR", directory).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
