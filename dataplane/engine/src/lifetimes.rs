@@ -109,27 +109,32 @@ pub(crate) struct Worth {
 impl Worth {
     /// Whether this, the least of those that may give way, does so beside the others there.
     pub(crate) fn is_least_beside(&self, others: &Beside) -> bool {
-        let waits = self.spared && (others.brief || others.claims) || self.to_claim && others.claims;
+        let waits = self.spared && (others.brief || others.claims > 0)
+            || self.to_claim && others.claims > others.all / 2;
         !(self.class == Class::Own && waits)
     }
 }
 
-/// Who else is there, but too young to give way.
+/// Who is there.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Beside {
     /// Established flows that never lasted. What lasted waits for them: else a flood of whole handshakes would push out
     /// every connection that is silent for a minute.
     brief: bool,
-    /// Joins that only their own tokens place and that never lasted. What lasted waits for them as well, and one more of
-    /// them pushes out no established flow at all: else a flood of made-up tokens would push out all that are young.
-    claims: bool,
+    /// Joins that only their own tokens place and that never lasted. What lasted waits for them as well, and where they are
+    /// most of all, one more of them pushes out no established flow at all: else a flood of made-up tokens would push out
+    /// all that are young.
+    claims: u16,
+    /// Everybody.
+    all: u16,
 }
 
 impl Beside {
     /// Notes one more.
     pub(crate) fn add(&mut self, entry: &FlowEntry) {
         self.brief |= entry.is_brief();
-        self.claims |= entry.is_mere_claim();
+        self.claims = self.claims.saturating_add(u16::from(entry.is_mere_claim()));
+        self.all = self.all.saturating_add(1);
     }
 }
 
@@ -338,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn no_established_flow_gives_way_to_a_made_up_token_beside_another_nor_one_that_lasted_to_anybody() {
+    fn no_established_flow_gives_way_to_a_made_up_token_where_most_are_such_nor_one_that_lasted_to_anybody() {
         let lifetimes = Lifetimes::default();
         let room = lifetimes.room(Tick::from_seconds(16 * 4295));
         let own = |lasting| FlowEntry { lasting, tick: room.now.before(9), ..entry(FlowState::Mptcp) };
@@ -354,8 +359,9 @@ mod tests {
         for newcomer in [entry_of_syn(), join(true), join(false)] {
             let is_claim = newcomer.is_mere_claim();
             assert!(gives_way(true, &newcomer, &[]) && gives_way(false, &newcomer, &[]));
-            assert!(!gives_way(true, &newcomer, &[join(false)]));
-            assert_eq!(gives_way(false, &newcomer, &[join(false)]), !is_claim);
+            assert!(!gives_way(true, &newcomer, &[join(false), own(true), own(true)]));
+            assert_eq!(gives_way(false, &newcomer, &[join(false), join(false), own(false)]), !is_claim);
+            assert!(gives_way(false, &newcomer, &[join(false), own(false)]));
             assert!(!gives_way(true, &newcomer, &[own(false)]));
             assert!(gives_way(true, &newcomer, &[join(true)]));
         }
