@@ -155,20 +155,20 @@ impl Brief6 {
     }
 }
 
-/// What the TCP header says of a frame that was read here, whose IP packet has `len` bytes: sequence number, options,
-/// whether data follows.
+/// What the TCP header says of a frame that was read here, whose IP packet has `len` bytes: sequence number, flags,
+/// options, whether data follows.
 #[inline]
-pub fn segment(frame: &[u8], family: Family, len: u16) -> Option<(u32, &[u8], bool)> {
+pub fn segment(frame: &[u8], family: Family, len: u16) -> Option<(u32, Flags, &[u8], bool)> {
     let l4 = usize::from(match family {
         Family::V4 => TRANSPORT4,
         Family::V6 => TRANSPORT6,
     });
     let (header, rest) = frame.get(l4..)?.split_first_chunk::<{ tcp::HEADER_LEN }>()?;
-    let [_, _, _, _, a, b, c, d, _, _, _, _, offset, ..] = *header;
+    let [_, _, _, _, a, b, c, d, _, _, _, _, offset, flags, ..] = *header;
     let header_len = usize::from(offset >> 4) * 4;
     let options = rest.get(..header_len.checked_sub(tcp::HEADER_LEN)?)?;
     let has_payload = ethernet::HEADER_LEN + usize::from(len) > l4 + header_len;
-    Some((u32::from_be_bytes([a, b, c, d]), options, has_payload))
+    Some((u32::from_be_bytes([a, b, c, d]), Flags(flags), options, has_payload))
 }
 
 /// A 5-tuple whose ports lie as in the header.

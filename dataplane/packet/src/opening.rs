@@ -57,9 +57,13 @@ pub fn usual_opening(bytes: &[u8]) -> Option<Opening> {
     }
 }
 
-/// The server's key in the third ACK of version 1 as Linux sends it: no payload, timestamps, MP_CAPABLE with both keys.
+/// The server's key in the third ACK of version 1 as Linux sends it: no payload, timestamps, MP_CAPABLE with both keys. None
+/// but an ACK: a server drops whatever else comes without one (RFC 9293 section 3.10.7.4).
 #[inline]
-pub fn usual_key(bytes: &[u8]) -> Option<Key> {
+pub fn usual_key(bytes: &[u8], flags: Flags) -> Option<Key> {
+    if !flags.ack() || flags.any(Flags::SYN.with(Flags::RST)) {
+        return None;
+    }
     let (bytes, []) = bytes.split_first_chunk::<32>()? else { return None };
     let [1, 1, 8, 10, _, _, _, _, _, _, _, _, mptcp::KIND, 20, 0x01, flags, ..] = *bytes else { return None };
     if !CapableFlags(flags).valid(Version::V1) {
@@ -117,8 +121,7 @@ mod tests {
     fn every_changed_byte_of_a_usual_third_ack_is_read_as_the_walk_reads_it() {
         let mut whole = std::vec![1, 1, 8, 10, 0, 0, 0, 3, 0, 0, 0, 1, 30, 20, 0x01, 0x81];
         whole.extend(*b"a clienta server");
-        assert_eq!(usual_key(&whole), Some(Key(*b"a server")));
-        let walked = |bytes: &[u8]| match tcp_option::options(bytes, Flags::ACK, false) {
+        let walk = |bytes: &[u8], flags| match tcp_option::options(bytes, flags, false) {
             Options {
                 capable: Some(Capable::Ack { version: Version::V1, receiver, .. }),
                 join: None,
@@ -126,6 +129,12 @@ mod tests {
             } => Some(receiver),
             _ => None,
         };
+        for flags in (0..=255).map(Flags) {
+            let key = Some(Key(*b"a server")).filter(|_| flags.ack() && !flags.syn() && !flags.rst());
+            assert_eq!((usual_key(&whole, flags), walk(&whole, flags)), (key, key), "{flags:?}");
+        }
+        let (usual_key, walked) =
+            (|bytes: &[u8]| usual_key(bytes, Flags::ACK), |bytes: &[u8]| walk(bytes, Flags::ACK));
         for at in 0..whole.len() {
             for byte in 0..=255 {
                 let mut changed = whole.clone();

@@ -90,7 +90,7 @@ impl Opening {
         if !classify::opens(flags) {
             return None;
         }
-        let (seq, options, _) = brief::segment(frame, flow.family, fast.len)?;
+        let (seq, _, options, _) = brief::segment(frame, flow.family, fast.len)?;
         let vip = plain_vip(fast, cx)?;
         self.seq = seq;
         self.what = match packet::usual_opening(options)? {
@@ -125,8 +125,8 @@ impl Opening {
     #[inline]
     fn read_key(&mut self, frame: &[u8], fast: &Fast, cx: &Context<'_>) -> Option<()> {
         let family = if fast.is_v6() { Family::V6 } else { Family::V4 };
-        let (seq, options, has_payload) = brief::segment(frame, family, fast.len)?;
-        let key = packet::usual_key(options).filter(|_| !has_payload)?;
+        let (seq, flags, options, has_payload) = brief::segment(frame, family, fast.len)?;
+        let key = packet::usual_key(options, flags).filter(|_| !has_payload)?;
         let vip = plain_vip(fast, cx)?;
         (self.what, self.seq) = (What::Key, seq);
         self.ask_for(Token::from_key(Version::V1, &key), vip, cx);

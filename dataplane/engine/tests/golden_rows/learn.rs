@@ -3,7 +3,7 @@
 use ipc::counter::Counter as C;
 use ipc::reason::Reason;
 use packet::build::PacketBuilder;
-use packet::{Capable, CapableFlags, Flow, Key, Version};
+use packet::{Capable, CapableFlags, Flags, Flow, Key, Version};
 
 use super::{
     ACK, ISN, KEY, OTHER_KEY, OTHER_TOKEN, Row, Scene, Step, TOKEN, TOKEN_V0, capable, connection, dss, port,
@@ -42,6 +42,14 @@ fn places(s: &Scene) -> Vec<Row> {
         refused(on_capable("a key 1461 bytes on is refused", &flow, at(1461))),
         refused(on_capable("a key at the ISN is refused", &flow, at(u32::MAX))),
         refused(on_capable("a key anywhere else is refused", &flow, at(0x8000_0000))),
+        on_capable(
+            "a key in a segment without ACK is no key",
+            &flow,
+            third(&flow, KEY).flags(Flags::default()),
+        )
+        .moves(&[C::MptcpBadFlags]),
+        on_capable("nor is one with PSH alone", &flow, third(&flow, KEY).flags(Flags::PSH))
+            .moves(&[C::MptcpBadFlags]),
         learned(
             row("a refused key spoils nothing", third(&flow, KEY))
                 .after([capable(&flow).into(), at(1461).into()])

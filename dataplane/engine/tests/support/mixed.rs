@@ -5,7 +5,7 @@ use ipc::message::{
     BackendState, Command, Forward, Handles, Protocol, Scheme, Secret, Steering, UnknownToken,
 };
 use packet::build::{PORT_MAC, PacketBuilder, packet};
-use packet::{Address, Family, Flow, Key, Token, Version};
+use packet::{Address, Family, Flags, Flow, Key, Token, Version};
 
 use super::{
     CLIENT_KEY, PORT4, PORT6, Random, World, backend, backend_in, backend_mac, client_address, name,
@@ -222,7 +222,7 @@ fn tcp(random: &mut Random, flow: &Flow) -> PacketBuilder {
     let segment = of(flow).data(next, 77).timestamps(2, echoed);
     let server = key(random);
     let token = Token::from_key(Version::V1, &server);
-    match random.below(20) {
+    match random.below(21) {
         0 => syn,
         1..=3 => syn.mp_capable_syn_v1(),
         4 => syn.mp_capable_syn_v0(CLIENT_KEY),
@@ -237,6 +237,7 @@ fn tcp(random: &mut Random, flow: &Flow) -> PacketBuilder {
         16 => of(flow).fin(next, 77).data_fin(1, 2),
         17 => of(flow).rst(next, 77).fastclose(server),
         18 => of(flow).fin(next, 77),
+        19 => segment.mp_capable_ack(Version::V1, CLIENT_KEY, server).flags(Flags::PSH),
         _ => segment.option(&[0x1e, u8::try_from(random.below(40)).unwrap(), 0x01]),
     }
     .ethernet(packet::build::CLIENT_MAC, PORT_MAC)
