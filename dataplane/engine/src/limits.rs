@@ -138,7 +138,8 @@ impl Rate {
 #[derive(Clone, Debug)]
 pub(crate) struct Counts {
     tick: Tick,
-    total: u32,
+    /// How often something came that did not stand out from the others within the tick.
+    common: u32,
     rows: Box<[[u32; COUNTERS]; ROWS]>,
 }
 
@@ -152,15 +153,12 @@ const ROWS: usize = 4;
 /// Counters in all rows, as bits.
 const ALL_BITS: u32 = COUNTER_BITS + ROWS.ilog2();
 
-/// How many times its bound a thing may come more often, at most, for what others leave in its counters.
-const MOST_GRACE: u32 = 8;
-
 impl Default for Counts {
     fn default() -> Self {
         // Made on the heap: no stack is to hold so much.
         let rows = vec![[0; COUNTERS]; ROWS].into_boxed_slice().try_into();
         let rows = rows.unwrap_or_else(|_| Box::new([[0; COUNTERS]; ROWS]));
-        Self { tick: Tick::default(), total: 0, rows }
+        Self { tick: Tick::default(), common: 0, rows }
     }
 }
 
@@ -168,9 +166,9 @@ impl Counts {
     /// Counts one of the thing with this hash, unless there were `most` within this tick.
     ///
     /// What others left in its counters is held in its favour: where nothing comes often, all of them stand at twice the
-    /// mean of all counters or a little below. So nothing that comes once is refused until that is [`MOST_GRACE`] times
-    /// `most`: at 32 after 9 million within the tick, which then lets nobody in. What comes too often may come more often
-    /// by as much.
+    /// mean of all counters or a little below. So nothing that comes once is refused, however much comes once: else a flood of
+    /// made-up tokens, where each is somebody's (`token-map`), would let nobody in. What stands out adds nothing to that mean, so
+    /// flooding some things does not raise the bound.
     #[inline]
     pub(crate) fn admit(&mut self, hash: u64, most: u32, now: Tick) -> bool {
         if most == UNBOUNDED {
@@ -179,7 +177,7 @@ impl Counts {
         if now != self.tick {
             self.begin(now);
         }
-        let grace = (self.total >> ALL_BITS).saturating_mul(2).min(most.saturating_mul(MOST_GRACE));
+        let grace = (self.common >> ALL_BITS).saturating_mul(2);
         let most = most.saturating_add(grace);
         let held = self.rows.iter().zip(indices(hash)).filter_map(|(row, index)| row.get(index)).min();
         let count = held.copied().unwrap_or_default();
@@ -190,13 +188,15 @@ impl Counts {
         for counter in self.rows.iter_mut().zip(indices(hash)).filter_map(|(row, index)| row.get_mut(index)) {
             *counter = (*counter).max(count + 1);
         }
-        self.total = self.total.saturating_add(1);
+        // A quarter more, and some, is chance.
+        let is_common = count <= grace.saturating_add(grace / 4).saturating_add(4);
+        self.common = self.common.saturating_add(u32::from(is_common));
         true
     }
 
     #[inline(never)]
     fn begin(&mut self, now: Tick) {
-        (self.tick, self.total) = (now, 0);
+        (self.tick, self.common) = (now, 0);
         self.rows.iter_mut().for_each(|row| row.fill(0));
     }
 }
@@ -235,14 +235,15 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_once_is_never_refused_among_millions_that_do() {
+    fn what_comes_once_is_never_refused_however_much_comes() {
         let mut counts = Counts::default();
         let now = Tick::from_seconds(160);
-        let refused = (0..9_000_000).filter(|n| !counts.admit(hash(*n), 32, now)).count();
+        let most = if cfg!(debug_assertions) { 24_000_000 } else { 160_000_000 };
+        let refused = (0..most).filter(|n| !counts.admit(hash(*n), 32, now)).count();
         assert_eq!(refused, 0);
         // A flood of one thing beside them is bounded all the same.
-        let flood = (0..10_000).filter(|_| counts.admit(hash(10_000_000), 32, now)).count();
-        assert!(flood <= 32 * (1 + MOST_GRACE as usize), "{flood}");
+        let flood = (0..1_000_000).filter(|_| counts.admit(hash(1 << 50), 32, now)).count() as u64;
+        assert!(flood < 32 + most / 30_000, "{flood}");
     }
 
     /// Of many that come ten times too often: how often each is let in, and of a thousand, others that come once how many
@@ -263,15 +264,13 @@ mod tests {
     #[test]
     fn many_that_come_too_often_are_bounded_and_refuse_hardly_anybody_else() {
         for (flooded, most, others) in
-            [(1000, 34.0, 0.001), (3000, 36.0, 0.002), (6000, 41.0, 0.011), (16_000, 66.0, 0.16)]
+            [(1000, 33.0, 0.001), (3000, 33.0, 0.002), (6000, 34.0, 0.02), (16_000, 40.0, 0.2)]
         {
             let (let_in, refused) = beside(flooded);
             println!("| {flooded} | {let_in:.1} | {:.2} % |", refused * 100.0);
-            assert!(let_in >= 32.0 && let_in < most, "{flooded}: {let_in}");
+            assert!(let_in > 31.5 && let_in < most, "{flooded}: {let_in}");
             assert!(refused < others, "{flooded}: {refused}");
         }
-        let (let_in, _) = beside(100_000);
-        assert!(let_in <= 32.0 * f64::from(1 + MOST_GRACE), "however many: {let_in}");
     }
 
     #[test]
