@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use ipc::id::BackendId;
 use ipc::message::{BackendState, Name};
 
@@ -18,17 +18,17 @@ pub struct Pool {
     pub maglev: Option<Arc<Maglev>>,
     /// What it was built from. As long as this stays, so does the table.
     chosen: Vec<(Name, BackendId, u32)>,
-    /// Those of them that have a number, by id.
-    numbered: Vec<(BackendId, Numbered)>,
+    /// The same, by id, as it is asked for one backend.
+    newcomers: Vec<(BackendId, TakesNew)>,
     /// Since when it answers as it does for every service it has, in milliseconds of the data plane's clock.
     pub(crate) since_ms: u64,
 }
 
-/// A backend that takes new connections and is known by a number.
+/// Of a backend that takes new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Numbered {
+pub(crate) struct TakesNew {
     /// What it is called in timestamps.
-    pub(crate) number: u16,
+    pub(crate) number: Option<u16>,
     pub(crate) weight: u32,
     /// The greatest weight in its pool.
     pub(crate) most: u32,
@@ -43,21 +43,21 @@ impl Pool {
         now_ms: u64,
     ) -> Self {
         let chosen = selectable(pool);
-        let numbered = numbered(pool, &chosen);
+        let newcomers = by_id(pool, &chosen);
         if let Some(before) = before.filter(|before| before.chosen == chosen) {
-            return Self { numbered, ..before.clone() };
+            return Self { newcomers, ..before.clone() };
         }
         let backends: Vec<_> =
             chosen.iter().map(|(name, id, weight)| (name.as_str(), *id, *weight)).collect();
         let maglev = Maglev::build(&backends, site.maglev_seed).map(Arc::new);
-        Self { maglev, chosen, numbered, since_ms: now_ms }
+        Self { maglev, chosen, newcomers, since_ms: now_ms }
     }
 
-    /// A backend that takes new connections and has a number.
+    /// What there is to know of a backend, if it takes new connections.
     #[inline]
-    pub(crate) fn numbered(&self, backend: BackendId) -> Option<Numbered> {
-        let place = self.numbered.binary_search_by_key(&backend.0, |(id, _)| id.0).ok()?;
-        self.numbered.get(place).map(|(_, numbered)| *numbered)
+    pub(crate) fn takes_new(&self, backend: BackendId) -> Option<TakesNew> {
+        let place = self.newcomers.binary_search_by_key(&backend.0, |(id, _)| id.0).ok()?;
+        self.newcomers.get(place).map(|(_, takes)| *takes)
     }
 }
 
@@ -76,17 +76,18 @@ fn selectable(pool: &crate::model::Pool) -> Vec<(Name, BackendId, u32)> {
     backends
 }
 
-/// Those of the chosen backends that have numbers, by id.
-fn numbered(pool: &crate::model::Pool, chosen: &[(Name, BackendId, u32)]) -> Vec<(BackendId, Numbered)> {
+/// The chosen backends, by id.
+fn by_id(pool: &crate::model::Pool, chosen: &[(Name, BackendId, u32)]) -> Vec<(BackendId, TakesNew)> {
     let most = chosen.iter().map(|(.., weight)| *weight).max().unwrap_or(0);
-    let ids: HashSet<u16> = chosen.iter().map(|(_, id, _)| id.0).collect();
-    let with_number = pool.backends.iter().filter_map(|backend| Some((backend, backend.handles.number?)));
-    let mut numbered: Vec<_> = with_number
-        .filter(|(backend, _)| ids.contains(&backend.id.0))
-        .map(|(backend, number)| (backend.id, Numbered { number, weight: backend.weight, most }))
-        .collect();
-    numbered.sort_unstable_by_key(|(id, _)| id.0);
-    numbered
+    let numbers: HashMap<u16, u16> =
+        pool.backends.iter().filter_map(|backend| Some((backend.id.0, backend.handles.number?))).collect();
+    let of = |(_, id, weight): &(Name, BackendId, u32)| {
+        let number = numbers.get(&id.0).copied();
+        (*id, TakesNew { number, weight: *weight, most })
+    };
+    let mut newcomers: Vec<_> = chosen.iter().map(of).collect();
+    newcomers.sort_unstable_by_key(|(id, _)| id.0);
+    newcomers
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub use crate::endpoint::Endpoint;
 use crate::endpoint::Endpoints;
 use crate::hash::HashKey;
 use crate::model::Model;
-use crate::pool::{Numbered, Pool};
+use crate::pool::{Pool, TakesNew};
 use crate::route::{RouteSet, Routes};
 pub use crate::service::ServiceKey;
 use crate::service::Services;
@@ -424,10 +424,10 @@ impl Snapshot {
         pool.maglev.as_ref().map(|maglev| maglev.choose(public_hash))
     }
 
-    /// What a backend is called in timestamps, and its weight, if it takes new connections and has a number.
+    /// What there is to know of a pool's backend, if it takes new connections.
     #[inline]
-    pub(crate) fn takes_new(&self, pool: PoolId, backend: BackendId) -> Option<Numbered> {
-        self.pools.get(usize::from(pool.0))?.as_ref()?.numbered(backend)
+    pub(crate) fn takes_new(&self, pool: PoolId, backend: BackendId) -> Option<TakesNew> {
+        self.pools.get(usize::from(pool.0))?.as_ref()?.takes_new(backend)
     }
 
     /// Whether Weft chooses the keys of any VIP's servers.

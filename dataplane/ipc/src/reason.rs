@@ -77,6 +77,8 @@ names! {
         WrongEndpoint = "wrong_endpoint",
         /// A SYN with MP_JOIN of a token with too many joins within a tick, or of a made-up one beyond the guard's bounds.
         JoinRate = "join_rate",
+        /// A SYN with MP_JOIN whose 5-tuple was another backend's flow within half a minute; TCP sends it again.
+        FlowInUse = "flow_in_use",
         /// An ICMP error to a VIP that names no flow of it, or an echo request that is damaged or cannot be answered.
         BadIcmp = "bad_icmp",
         /// The packet is larger than the port's MTU once encapsulated; its sender allows fragments, or was told enough.

@@ -61,9 +61,9 @@ fn open(slot: &mut Slot, version: Version, vip: &Vip, cx: &Context<'_>) -> bool 
         let Some(backend) = map.ranges().owner(token.0) else { break };
         let Some(named) = cx.snapshot.takes_new(vip.pool, backend) else { continue };
         // A number that is another's would send all later packets there.
-        let is_its_own = map.numbers().backend(named.number) == Some(backend);
-        if is_its_own && key::accepts(number, draw.lot, named.weight, named.most) {
-            slot.private = Some(key::private_data(named.number, draw.key));
+        let own = named.number.filter(|number| map.numbers().backend(*number) == Some(backend));
+        if let Some(own) = own.filter(|_| key::accepts(number, draw.lot, named.weight, named.most)) {
+            slot.private = Some(key::private_data(own, draw.key));
             slot.verdict.token = Some(token);
             slot.forward(Reason::ChosenKey, backend);
             return true;

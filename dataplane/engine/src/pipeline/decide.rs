@@ -22,6 +22,9 @@ use crate::lifetimes::{Class as EvictClass, Room};
 use crate::token_table::Learn;
 use crate::verdict::Action;
 
+/// A flow without a packet for more than a tick leaves its 5-tuple to a join.
+const SILENT_TICKS: u16 = 2;
+
 /// Decides a whole burst: which packets need no further stage, and by which ports those leave.
 pub(super) fn burst<F: Frames>(
     slots: &mut [Slot],
@@ -236,6 +239,10 @@ pub(super) fn maglev(slot: &Slot, flow: &Flow, cx: &Context<'_>) -> Option<Backe
 
 /// Opens a flow on the backend Maglev chooses, over the entry that was found, which is stale or gives way to it.
 pub(super) fn open(slot: &mut Slot, state: FlowState, isn: u32, over: &Look, cx: &Context<'_>) {
+    if let Some(backend) = stays(slot, over, cx) {
+        let entry = compare(slot, FlowEntry::opened(state, cx.now, backend, isn, isn), cx);
+        return place(slot, entry, if entry.moved { Reason::Flow } else { Reason::Hash }, over, cx);
+    }
     match maglev(slot, &slot.parsed.flow, cx) {
         Some(backend) => {
             let entry = FlowEntry::opened(state, cx.now, backend, isn, isn);
@@ -245,11 +252,33 @@ pub(super) fn open(slot: &mut Slot, state: FlowState, isn: u32, over: &Look, cx:
     }
 }
 
+/// The backend that a flow had whose entry gives way, if packets brought it there and it takes new connections: any of
+/// those will do for a new one, and a client whose end somebody forged, and then its beginning, keeps its server.
+fn stays(slot: &Slot, over: &Look, cx: &Context<'_>) -> Option<BackendId> {
+    let entry = over.live().filter(|found| found.entry.state != FlowState::Reported)?.entry;
+    let (_, vip) = slot.vip(cx)?;
+    cx.snapshot.takes_new(vip.pool, entry.backend).map(|_| entry.backend)
+}
+
+/// Whether a flow of which packets came lately stands in the way of a join that would take it to another backend.
+/// Whoever has a token of his own could take any flow there else, by a forged RST and a forged join.
+fn stands_in_the_way(entry: &FlowEntry, over: &Look, cx: &Context<'_>) -> bool {
+    let is_in_use = |held: &FlowEntry| {
+        held.state != FlowState::Reported
+            && held.backend != entry.backend
+            && cx.now.age_of(held.tick) < SILENT_TICKS
+    };
+    entry.joins() && over.live().is_some_and(|found| is_in_use(&found.entry))
+}
+
 /// Makes the flow's entry, over the one that gives way or is stale where there is one, and forwards.
 ///
 /// Where another worker made it first, its backend holds: a live entry other than the one that was judged is
 /// never written over. Where the table is full the packet goes on without an entry, counted.
 pub(super) fn place(slot: &mut Slot, entry: FlowEntry, reason: Reason, over: &Look, cx: &Context<'_>) {
+    if stands_in_the_way(&entry, over, cx) {
+        return slot.refuse(Reason::FlowInUse);
+    }
     let (reason, backend) = enter_flow(slot.hash, entry, reason, over, cx);
     slot.forward(reason, backend);
 }

@@ -35,6 +35,13 @@ fn known(s: &Scene) -> Vec<Row> {
             .moves(&[C::JoinSyn, C::SynRetransmitted])
     };
     let ack = || segment(&second, 0).mp_join_ack([7; 20]);
+    let in_use = |what, steps: Vec<Step>| {
+        joined(what, steps, of(&second).syn(7).mp_join_syn(packet::Token(TOKEN), 1, 2))
+            .at("web")
+            .token(TOKEN)
+            .dropped(Reason::FlowInUse)
+            .moves(&[C::JoinSyn])
+    };
     vec![
         joined("a join follows its token", vec![], join(&second, TOKEN))
             .forward(Reason::Token, "web", "b2")
@@ -66,13 +73,23 @@ fn known(s: &Scene) -> Vec<Row> {
         .token(TOKEN)
         .moves(&[C::JoinSyn, C::SynOnLiveFlow]),
         joined(
-            "a join on a 5-tuple that was closed follows its token",
-            vec![syn(&second).into(), rst(&second)],
+            "a join on a 5-tuple that was closed on its token's backend follows its token",
+            vec![join(&second, TOKEN).into(), ack().into(), rst(&second)],
             of(&second).syn(7).mp_join_syn(packet::Token(TOKEN), 1, 2),
         )
         .forward(Reason::Token, "web", "b2")
         .token(TOKEN)
         .moves(&[C::JoinSyn, C::FlowInserted]),
+        joined(
+            "a join on a 5-tuple that was closed elsewhere, and silent since, follows its token",
+            vec![syn(&second).into(), rst(&second), Step::Wait(32)],
+            of(&second).syn(7).mp_join_syn(packet::Token(TOKEN), 1, 2),
+        )
+        .forward(Reason::Token, "web", "b2")
+        .token(TOKEN)
+        .moves(&[C::JoinSyn, C::FlowInserted]),
+        in_use("a join takes no flow whose end may be forged", vec![syn(&second).into(), rst(&second)]),
+        in_use("a join takes no flow that was met in its middle", vec![segment(&second, 0).into()]),
         row("a join that came before its key is let in when it is sent again", join(&second, TOKEN))
             .after([capable(&first).into(), join(&second, TOKEN).into(), third(&first, KEY).into()])
             .forward(Reason::Token, "web", "b2")

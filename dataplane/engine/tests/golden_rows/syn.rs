@@ -101,6 +101,15 @@ fn again(s: &Scene) -> Vec<Row> {
             .forward(Reason::Hash, "web", elsewhere)
             .moves(&[C::FlowInserted])
     };
+    // Opened while b2 was draining, which is back.
+    let kept = |what, steps: Vec<Step>| {
+        let back = set_state("b2", 12, BackendState::Active);
+        row(what, other_isn())
+            .after([drained(), syn(&flow).into(), segment(&flow, 0).into(), back])
+            .after(steps)
+            .forward(Reason::Flow, "web", elsewhere)
+            .moves(&[C::FlowInserted])
+    };
     let fin = || of(&flow).fin(ISN.wrapping_add(1), 1).into();
     let rst = || of(&flow).rst(ISN.wrapping_add(1), 1).into();
     vec![
@@ -148,6 +157,8 @@ fn again(s: &Scene) -> Vec<Row> {
             "another SYN on a flow idle for more than a minute is new",
             vec![syn(&flow).into(), segment(&flow, 0).into(), Step::Wait(80)],
         ),
+        kept("another SYN on a closing flow goes to its backend if that takes new ones", vec![rst()]),
+        kept("another SYN on a flow idle for more than a minute does, too", vec![Step::Wait(80)]),
         renewed("another SYN on an adopted flow is new", vec![segment(&flow, 0).into()]),
         row("even the same ISN is new on an adopted flow", syn(&flow))
             .after(opened(vec![segment(&flow, 0).into()]))
