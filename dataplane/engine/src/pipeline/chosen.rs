@@ -46,8 +46,7 @@ pub(super) fn decide<F: Frames>(
         _ if is_stamped => {}
         _ => cx.counters.add(Counter::ChosenKeyUnstamped, 1),
     }
-    // What no key was chosen for has one of the server's own, which is learned only where that is asked for.
-    Some(if matches!(kind, SynKind::Capable(_)) && !vip.learn { SynKind::Plain } else { kind })
+    Some(kind)
 }
 
 /// Chooses a key for a connection, and with it the backend. `false`: none was found.

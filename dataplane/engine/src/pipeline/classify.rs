@@ -128,7 +128,7 @@ pub(super) fn syn(slot: &mut Slot, frame: &[u8], cx: &Context<'_>) -> SynKind {
         }
         Opening::Capable(version) => {
             cx.counters.add(Counter::CapableSyn, 1);
-            if vip.learn || vip.chooses_keys() { SynKind::Capable(version) } else { SynKind::Plain }
+            SynKind::Capable(version)
         }
         Opening::Plain => SynKind::Plain,
     }

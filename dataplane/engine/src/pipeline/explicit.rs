@@ -11,7 +11,7 @@ use packet::{Explicit, Token};
 use super::{Context, Slot, classify, decide, unsettled};
 use crate::flow_entry::{FlowEntry, FlowState};
 
-/// Whether a SYN offers explicit tokens to a VIP that asks for them and learns. Counts it then.
+/// Whether a SYN offers explicit tokens to a VIP that asks for them. Counts it then.
 #[inline]
 pub(super) fn is_offered(slot: &Slot, options: &[u8], cx: &Context<'_>) -> bool {
     let Some((_, vip)) = slot.vip(cx).filter(|(_, vip)| vip.drafts().any()) else { return false };
@@ -33,7 +33,10 @@ pub(super) fn advance(
     cx: &Context<'_>,
 ) -> Option<FlowEntry> {
     let (_, vip) = slot.vip(cx).filter(|(_, vip)| vip.drafts().any())?;
-    if !matches!(entry.state, FlowState::SynExplicit | FlowState::Learned) || slot.parsed.tcp.flags.fin() {
+    // Where nothing is learned, an offer opened what any SYN does.
+    let is_opened = matches!(entry.state, FlowState::SynExplicit | FlowState::Learned)
+        || !vip.learn && entry.state == FlowState::SynPlain;
+    if !is_opened || slot.parsed.tcp.flags.fin() {
         return None;
     }
     let (flags, payload) = (slot.parsed.tcp.flags, classify::has_payload(&slot.parsed));
@@ -44,7 +47,10 @@ pub(super) fn advance(
     slot.verdict.token = Some(receiver);
     Some(match entry.state {
         FlowState::Learned => again(entry, receiver, cx),
-        _ if !vip.learn => FlowEntry { state: FlowState::Plain, ..*entry },
+        _ if !vip.learn => {
+            cx.counters.add(Counter::ExplicitToken, 1);
+            FlowEntry { state: FlowState::Plain, ..*entry }
+        }
         _ if !unsettled::is_in_place(slot.parsed.tcp.seq, entry) => {
             cx.counters.add(Counter::KeyRefused, 1);
             *entry

@@ -84,7 +84,7 @@ enum Class {
     Related,
 }
 
-/// What a SYN opens.
+/// What a SYN says it opens, whatever its VIP does with that; a join counts as one only where joins are steered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SynKind {
     /// A connection without MPTCP, or whose MPTCP options contradict each other.

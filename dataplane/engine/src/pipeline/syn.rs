@@ -74,7 +74,7 @@ pub(super) fn decide<F: Frames>(
     }
     let isn = slot.parsed.tcp.seq;
     let over = &look;
-    let Some(kind) = admitted(slot, kind, &look, guard, cx) else {
+    let Some(kind) = admitted(slot, awaited(slot, kind, cx), &look, guard, cx) else {
         return decide::stateless(slot, Reason::Hash, cx);
     };
     match kind {
@@ -83,6 +83,15 @@ pub(super) fn decide<F: Frames>(
         SynKind::Capable(Version::V1) => decide::open(slot, FlowState::SynCapableV1, isn, over, cx),
         SynKind::Explicit => decide::open(slot, FlowState::SynExplicit, isn, over, cx),
         SynKind::Join(token) => join(slot, token, over, frames, index, guard, cx),
+    }
+}
+
+/// What a SYN opens as far as its VIP cares: where nothing is learned no key is awaited.
+fn awaited(slot: &Slot, kind: SynKind, cx: &Context<'_>) -> SynKind {
+    let learns = slot.vip(cx).is_some_and(|(_, vip)| vip.learn);
+    match kind {
+        SynKind::Capable(_) | SynKind::Explicit if !learns => SynKind::Plain,
+        same => same,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{ENTRIES, flow_of};
 /// Guesses of one network.
 const GUESSES: u32 = 1000;
 
-fn world(scheme: Scheme, unknown_token: UnknownToken, limits: Limits) -> World {
+fn world(steering: Steering, unknown_token: UnknownToken, limits: Limits) -> World {
     let mut commands = vec![Command::PutPool { name: name("servers") }];
     commands.extend((1..=4).map(|number| backend("servers", &format!("b{number}"), number)));
     commands.push(Command::PutVip {
@@ -21,7 +21,7 @@ fn world(scheme: Scheme, unknown_token: UnknownToken, limits: Limits) -> World {
         pool: name("servers"),
         protocol: Protocol::Tcp,
         forward: Forward::L2dsr,
-        steering: Steering::by([scheme]),
+        steering,
         unknown_token,
     });
     commands.extend(services("web", 9, 8000));
@@ -51,7 +51,7 @@ fn guess(world: &mut World, reason: Reason) -> [usize; 2] {
 #[test]
 fn guesses_where_every_token_names_a_backend_take_no_more_than_their_networks_share() {
     let limits = Limits { flows_per_prefix: 20, ..Limits::default() };
-    let mut world = world(Scheme::TokenMap, UnknownToken::Drop, limits);
+    let mut world = world(Steering::by([Scheme::TokenMap]), UnknownToken::Drop, limits);
     assert_eq!(guess(&mut world, Reason::TokenMap), [20, 10]);
     let reader = world.counters.reader();
     assert_eq!(reader.reason(Reason::JoinRate), u64::from(GUESSES) - 20);
@@ -62,7 +62,7 @@ fn guesses_where_every_token_names_a_backend_take_no_more_than_their_networks_sh
 #[test]
 fn guesses_that_are_hashed_take_no_more_than_their_networks_share_and_go_on_without_an_entry() {
     let limits = Limits { flows_per_prefix: 20, ..Limits::default() };
-    let mut world = world(Scheme::Learn, UnknownToken::Hash, limits);
+    let mut world = world(Steering::LEARN, UnknownToken::Hash, limits);
     let mut random = Random(11);
     for number in 0..GUESSES {
         let flow = flow_of(1, number);
@@ -73,4 +73,19 @@ fn guesses_that_are_hashed_take_no_more_than_their_networks_share_and_go_on_with
     assert_eq!(reader.counter(Counter::FlowInserted), 20);
     assert_eq!(reader.counter(Counter::FlowOverShare), u64::from(GUESSES) - 20);
     assert_eq!(reader.counter(Counter::JoinHashed), u64::from(GUESSES));
+}
+
+#[test]
+fn offers_of_tokens_that_nobody_learns_take_nothing_from_those_who_learn() {
+    let limits = Limits { tokens_per_prefix: 1, tokens_per_second: 1, ..Limits::default() };
+    let steering = Steering { external_tokens: true, ..Steering::by([Scheme::TokenMap]) };
+    let mut world = world(steering, UnknownToken::Drop, limits);
+    for number in 0..20 {
+        let flow = flow_of(1, number);
+        world.send(of(&flow).syn(7).option(&[30, 4, 1, 9]));
+        world.send(of(&flow).syn(7).mp_capable_syn_v1());
+    }
+    let reader = world.counters.reader();
+    assert_eq!((reader.counter(Counter::TokenOverShare), reader.counter(Counter::TokenOverRate)), (0, 0));
+    assert_eq!(reader.counter(Counter::ExplicitSyn), 20);
 }

@@ -151,6 +151,10 @@ fn strangers(s: &Scene) -> Vec<Row> {
             .answered(Reason::EndpointReset, reset_with(&both, &[], &prohibited))
             .at("joined")
             .moves(&[C::CapableSyn, C::EndpointNoJoin]),
+        row("MP_CAPABLE at a backend's port where the VIP does not learn", capable(&plain))
+            .answered(Reason::EndpointReset, reset_with(&plain, &[], &prohibited))
+            .at("endpoints")
+            .moves(&[C::CapableSyn, C::EndpointNoJoin]),
         row("a SYN to a backend's port from a group's MAC address is dropped", {
             syn(&plain).ethernet([1, 0, 0, 0, 0, 1], packet::build::PORT_MAC)
         })

@@ -1,7 +1,7 @@
 //! Handshakes that carry tokens instead of keys, of both drafts, to a VIP that understands them and to one that does not.
 
 use ipc::counter::Counter as C;
-use ipc::message::{Command, Forward, Protocol, Steering, UnknownToken};
+use ipc::message::{Command, Forward, Protocol, Scheme, Steering, UnknownToken};
 use ipc::reason::Reason;
 use packet::Flow;
 use packet::build::PacketBuilder;
@@ -9,16 +9,18 @@ use packet::build::PacketBuilder;
 use super::{ISN, KEY, OTHER_TOKEN, Row, Scene, TOKEN, capable, join, port, row, segment, syn, third};
 use crate::support::{name, of};
 
-/// The VIP of these rows.
-pub fn vip() -> Command {
-    Command::PutVip {
-        name: name("explicit"),
-        pool: name("web-servers"),
-        protocol: Protocol::Tcp,
-        forward: Forward::L2dsr,
-        steering: Steering { application_tokens: true, external_tokens: true, ..Steering::LEARN },
-        unknown_token: UnknownToken::Drop,
-    }
+/// The VIPs of these rows: one that learns, one whose tokens name their backends.
+pub fn vips() -> [Command; 2] {
+    [("explicit", Steering::LEARN), ("stated", Steering::by([Scheme::TokenMap]))].map(|(text, steering)| {
+        Command::PutVip {
+            name: name(text),
+            pool: name("web-servers"),
+            protocol: Protocol::Tcp,
+            forward: Forward::L2dsr,
+            steering: Steering { application_tokens: true, external_tokens: true, ..steering },
+            unknown_token: UnknownToken::Drop,
+        }
+    })
 }
 
 /// A SYN that offers these flags.
@@ -36,7 +38,24 @@ pub fn rows(s: &Scene) -> Vec<Row> {
     let mut rows = offers(s);
     rows.extend(handshakes(s));
     rows.extend(afterwards(s));
+    rows.extend(unlearned(s));
     rows
+}
+
+/// Where nothing is learned an offer opens what any SYN does.
+fn unlearned(s: &Scene) -> Vec<Row> {
+    let flow = s.flow("b2", port::STATED);
+    let ack = || segment(&flow, 0).option(&tokens(0x08, TOKEN, &[]));
+    vec![
+        row("an offer to a VIP whose tokens name their backends", offer(&flow, 0x09))
+            .forward(Reason::Hash, "stated", "b2")
+            .moves(&[C::CapableSyn, C::ExplicitSyn, C::FlowInserted]),
+        row("tokens that nobody needs to learn", ack())
+            .after([offer(&flow, 0x09).into()])
+            .forward(Reason::Flow, "stated", "b2")
+            .token(TOKEN)
+            .moves(&[C::ExplicitToken]),
+    ]
 }
 
 fn offers(s: &Scene) -> Vec<Row> {

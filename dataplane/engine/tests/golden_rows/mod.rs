@@ -89,6 +89,8 @@ pub mod port {
     pub const CHOSEN: u16 = 8017;
     /// VIP chosen-l2: the same, l2dsr, which has no place for keys.
     pub const CHOSEN_L2: u16 = 8018;
+    /// VIP stated: the same pool, by the ranges of tokens, both kinds of explicit tokens understood.
+    pub const STATED: u16 = 8019;
     /// VIP dns: UDP, pool web-servers.
     pub const DNS: u16 = 53;
 }
@@ -319,7 +321,7 @@ impl Scene {
             },
         ]);
         commands.extend(map::vips());
-        commands.push(explicit::vip());
+        commands.extend(explicit::vips());
         commands.extend(chosen::vips());
         let ports = [
             ("web", port::WEB),
@@ -340,6 +342,7 @@ impl Scene {
             ("cipher", port::CIPHER),
             ("both", port::BOTH),
             ("explicit", port::EXPLICIT),
+            ("stated", port::STATED),
             ("chosen", port::CHOSEN),
             ("chosen-l2", port::CHOSEN_L2),
             ("dns", port::DNS),
