@@ -70,11 +70,21 @@ enum Request {
     Stop,
 }
 
+/// What the data plane goes by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The revision that it took.
+    pub revision: u64,
+    /// Its backends by pool and name, also those that are removed and still have connections.
+    pub backends: Arc<HashMap<(Name, Name), BackendId>>,
+}
+
 /// A handle on the session, to ask it things.
 #[derive(Clone)]
 pub struct Session {
     requests: Sender<Request>,
     attachments: watch::Receiver<u64>,
+    applied: watch::Receiver<Applied>,
 }
 
 const ENDED: &str = "weft-ctrlplane is stopping";
@@ -84,6 +94,7 @@ impl Session {
     pub fn start(lock: Arc<Lock>, control: Arc<Control>) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (requests, receiver) = channel();
         let (attached, attachments) = watch::channel(0);
+        let (taken, applied) = watch::channel(Applied::default());
         let worker = Worker {
             lock,
             control,
@@ -92,12 +103,13 @@ impl Session {
             samples: Samples::default(),
             ended: false,
             emptied: None,
-            ids: HashMap::new(),
+            ids: Arc::default(),
             attached,
+            taken,
         };
         let thread =
             std::thread::Builder::new().name("weft-link".to_owned()).spawn(move || worker.run(&receiver))?;
-        Ok((Self { requests, attachments }, thread))
+        Ok((Self { requests, attachments, applied }, thread))
     }
 
     /// Pushes the latest revision now and says what became of it.
@@ -127,6 +139,11 @@ impl Session {
         self.attachments.clone()
     }
 
+    /// What the data plane goes by, and word of every change of it.
+    pub fn applied(&self) -> watch::Receiver<Applied> {
+        self.applied.clone()
+    }
+
     /// Ends the thread after what it is doing.
     pub fn stop(&self) {
         // A thread that has ended needs no telling.
@@ -153,9 +170,11 @@ struct Worker {
     /// When a data plane took over from another with empty tables.
     emptied: Option<Instant>,
     /// Backends that exist, or that still have connections, and their ids. Empty where they are to be asked for.
-    ids: HashMap<(Name, Name), BackendId>,
+    ids: Arc<HashMap<(Name, Name), BackendId>>,
     /// How often a data plane was attached.
     attached: watch::Sender<u64>,
+    /// What the data plane goes by.
+    taken: watch::Sender<Applied>,
 }
 
 impl Worker {
@@ -226,7 +245,7 @@ impl Worker {
         if std::mem::take(&mut self.ended) {
             self.emptied = (!kept).then(Instant::now);
         }
-        self.ids.clear();
+        self.ids = Arc::default();
         self.attached.send_modify(|count| *count += 1);
         log::info!("attached to weft-dataplane in {}", self.lock.dir().display());
         Ok(())
@@ -243,7 +262,7 @@ impl Worker {
             }
         };
         let dump = link.dump(ANSWER)?;
-        self.ids = ids(&dump);
+        self.ids = Arc::new(ids(&dump));
         let mut actual = State::default();
         dump.records.iter().for_each(|record| actual.observe(record));
         let mut commands = renames(&desired, &actual, &dump.records);
@@ -259,7 +278,7 @@ impl Worker {
             match link.apply(&commands, ANSWER)? {
                 Answer::Committed { generation } => {
                     // New backends have ids that the dump did not show.
-                    self.ids.clear();
+                    self.ids = Arc::new(ids(&link.dump(ANSWER)?));
                     log::info!("generation {generation}: {} changes applied", commands.len());
                     (generation, None)
                 }
@@ -278,6 +297,10 @@ impl Worker {
                 }
             }
         };
+        if refused.is_none() {
+            let applied = Applied { revision, backends: self.ids.clone() };
+            self.taken.send_if_modified(|taken| std::mem::replace(taken, applied.clone()) != applied);
+        }
         self.verified = Some(Instant::now());
         let status = LinkStatus {
             attached: true,
@@ -308,7 +331,7 @@ impl Worker {
     /// Hands reports on. Those about backends that the data plane does not have are nobody's.
     fn report(&mut self, reports: &[(Name, Name, Report)]) -> Result<(), String> {
         if self.ids.is_empty() {
-            self.ids = ids(&self.ask(|link| link.dump(ANSWER))?);
+            self.ids = Arc::new(ids(&self.ask(|link| link.dump(ANSWER))?));
         }
         let known: Vec<(BackendId, Report)> = reports
             .iter()

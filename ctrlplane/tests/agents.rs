@@ -157,8 +157,10 @@ fn what_an_agent_reports_reaches_the_data_plane_as_its_backends() {
     agent.say(r#"{"event":{"kind":"closed","token":"00000007"}}"#);
     let joined = Report::SubflowLives { token: 7, subflow: subflow(), joined: true };
     let expected = [
+        Report::DumpBegins,
         lives(7),
         lives(8),
+        Report::DumpEnds,
         lives(7),
         joined,
         Report::SubflowEnded { subflow: subflow() },
@@ -188,7 +190,8 @@ fn a_second_dump_takes_back_what_it_does_not_say() {
     again.say(r#"{"dump":"begin"}"#);
     again.event("created", "00000009");
     again.say(r#"{"dump":"end"}"#);
-    scene.wait_for(&[(B1, lives(7)), (B1, lives(9)), (B1, Report::TokenEnded { token: 7 })]);
+    let told = [lives(7), Report::DumpBegins, lives(9), Report::TokenEnded { token: 7 }, Report::DumpEnds];
+    scene.wait_for(&told.map(|report| (B1, report)));
 }
 
 #[test]
@@ -201,6 +204,43 @@ fn an_agent_is_asked_for_all_again_when_the_data_plane_begins_anew() {
     assert_eq!(agent.hear(), r#""dump_again""#);
     agent.event("created", "00000007");
     scene.wait_for(&[(B1, lives(7))]);
+}
+
+#[test]
+fn an_agent_is_asked_for_all_again_when_what_it_should_report_changes_and_not_otherwise() {
+    let scene = scene("");
+    let mut agent = scene.agent(&["b1"]);
+    assert!(agent.hear().starts_with(r#"{"welcome""#));
+    let before = std::fs::read_to_string(scene.place.config()).unwrap();
+    // The second change is nothing to it; the pool's other name is.
+    let drained = scene.place.weftctl(&["backend", "drain", "b2"]);
+    assert_eq!(drained.code, 0, "{drained:?}");
+    scene.place.write(&before.replace("\"web-servers\"", "\"machines\""));
+    assert_eq!(scene.place.weftctl(&["reload"]).code, 0);
+    assert_eq!(agent.hear(), r#""dump_again""#);
+    agent.event("created", "00000007");
+    scene.wait_for(&[(B1, lives(7))]);
+    agent.say(r#"{"event":{"kind":"nonsense"}}"#);
+    assert_eq!(agent.hear(), "", "it was asked once");
+}
+
+#[test]
+fn the_agent_of_a_removed_backend_is_believed_as_long_as_the_backend_serves() {
+    let scene = scene("");
+    let mut agent = scene.agent(&["b1"]);
+    assert!(agent.hear().starts_with(r#"{"welcome""#));
+    agent.event("created", "00000007");
+    scene.wait_for(&[(B1, lives(7))]);
+    let removed = scene.place.weftctl(&["backend", "remove", "b1"]);
+    assert_eq!(removed.code, 0, "{removed:?}");
+    agent.say(r#"{"event":{"kind":"closed","token":"00000007"}}"#);
+    // This data plane gives a removed backend another number.
+    let is_last = |report| scene.dataplane.reports().last().is_some_and(|(_, last)| *last == report);
+    wait_until("it is heard", || is_last(Report::TokenEnded { token: 7 }));
+    let mut again = scene.agent(&["b1"]);
+    assert!(again.hear().starts_with(r#"{"welcome""#), "one that comes back, too");
+    again.event("created", "00000008");
+    wait_until("it is heard", || is_last(lives(8)));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use engine::model::Model;
 use engine::reported::Reports;
 use engine::snapshot::{Site, Snapshot};
 use engine::tables::Tables;
-use ipc::counters::Gauge;
+use ipc::counters::{Gauge, LinkCounter};
 use ipc::data_link::{Batch, DataLink, Request};
 use ipc::id::BackendId;
 use ipc::message::Event;
@@ -76,7 +76,9 @@ impl Manager {
             self.each_second(&mut second, stop);
             self.publisher.reclaim();
             let worked = self.listen(stop);
-            self.agents.renew(&self.tables, self.clock.now().seconds(), self.clock.now().tick());
+            let withdrawn =
+                self.agents.renew(&self.tables, self.clock.now().seconds(), self.clock.now().tick());
+            self.link.count_more(LinkCounter::AgentClosed, withdrawn);
             self.take_census(stop);
             if turns.is_multiple_of(PORT_EVERY) {
                 self.ports.show(self.link.gauges());
@@ -110,7 +112,8 @@ impl Manager {
     fn go_by(&mut self, backend: BackendId, report: &Report) {
         let now = self.clock.now();
         let (tick, millis) = (now.tick(), now.millis());
-        let reports = Reports { tables: &self.tables, snapshot: &self.snapshot, now: tick, millis };
+        let reports =
+            Reports { tables: &self.tables, snapshot: &self.snapshot, now: tick, millis, round: false };
         self.agents.apply(backend, report, &reports, now.seconds(), |counter| self.link.count(counter));
     }
 

@@ -1,13 +1,15 @@
 //! One agent's connection: handshake, hello, then lines at a bounded rate until it ends.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent::tls::Server;
-use agent::wire::{FromAgent, FromControlPlane, MAX_LINE, VERSION};
+use agent::wire::{FromAgent, FromControlPlane, MAX_LINE, Mark, VERSION};
 use anyhow::{Context, bail};
 use futures_util::{SinkExt, StreamExt};
+use ipc::id::BackendId;
 use ipc::message::Name;
 use ipc::report::Report;
 use rustls::pki_types::CertificateDer;
@@ -21,6 +23,7 @@ use tokio_util::codec::{Framed, LinesCodec};
 use super::ledger::Ledger;
 use super::targets::Targets;
 use super::{Agents, HANDSHAKE, identity};
+use crate::session::Applied;
 
 /// An agent says something at least this often, and is taken for dead after twice so long.
 const ALIVE: Duration = Duration::from_secs(10);
@@ -66,7 +69,9 @@ pub(super) async fn serve(
     let Greeted { mut lines, mut names, shown } =
         tokio::time::timeout(HANDSHAKE, greeting).await.context("no hello in time")??;
     drop(door.permit);
-    let targets = Targets::of(&agents.control.effective());
+    let mut applied = agents.session.applied();
+    let scope = Scope::of(agents, &applied.borrow_and_update());
+    let targets = &scope.targets;
     let expected = targets.backends();
     let claimed = names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
     names.retain(|name| expected.contains(name));
@@ -86,8 +91,8 @@ pub(super) async fn serve(
         ledgers,
         names: names.clone(),
         number,
-        targets,
-        revision: agents.control.revision(),
+        scope,
+        applied,
         tls: door.tls,
         shown,
         told: Vec::new(),
@@ -144,15 +149,39 @@ struct Connection<'a> {
     ledgers: Vec<(Name, Arc<Mutex<Ledger>>)>,
     names: Vec<Name>,
     number: u64,
-    targets: Targets,
-    /// Of the configuration that `targets` are of.
-    revision: u64,
+    scope: Scope,
+    applied: watch::Receiver<Applied>,
     tls: watch::Receiver<Option<Server>>,
     /// The certificates it showed.
     shown: Vec<CertificateDer<'static>>,
     /// What waits for the data plane.
     told: Vec<Told>,
     pace: Pace,
+}
+
+/// What an agent's events are about.
+struct Scope {
+    targets: Targets,
+    applied: Applied,
+    /// Whether the configuration was ahead of the data plane: what is reported meanwhile may be lost.
+    is_ahead: bool,
+}
+
+impl Scope {
+    fn of(agents: &Agents, applied: &Applied) -> Self {
+        let is_ahead = agents.control.revision() != applied.revision;
+        let targets = Targets::among(&agents.control.effective(), applied.backends.keys());
+        Self { targets, applied: applied.clone(), is_ahead }
+    }
+
+    /// Whether what these backends' agent has said before is to be said again.
+    fn differs(&self, before: &Self, names: &[Name]) -> bool {
+        let ids = |scope: &Self| -> BTreeMap<(Name, Name), BackendId> {
+            let own = scope.applied.backends.iter().filter(|((_, name), _)| names.contains(name));
+            own.map(|(backend, id)| (*backend, *id)).collect()
+        };
+        before.is_ahead || self.targets != before.targets || ids(self) != ids(before)
+    }
 }
 
 impl Connection<'_> {
@@ -194,6 +223,16 @@ impl Connection<'_> {
                     self.renew_lease().await;
                     say(&mut self.lines, &FromControlPlane::DumpAgain).await?;
                 }
+                changed = self.applied.changed() => {
+                    changed.context("weft-ctrlplane is stopping")?;
+                    let scope = Scope::of(self.agents, &self.applied.borrow_and_update());
+                    let differs = scope.differs(&self.scope, &self.names);
+                    self.scope = scope;
+                    if differs {
+                        self.renew_lease().await;
+                        say(&mut self.lines, &FromControlPlane::DumpAgain).await?;
+                    }
+                }
             }
         }
     }
@@ -228,10 +267,6 @@ impl Connection<'_> {
 
     async fn take(&mut self, said: FromAgent) -> anyhow::Result<()> {
         self.pace.wait().await;
-        let revision = self.agents.control.revision();
-        if revision != self.revision {
-            (self.targets, self.revision) = (Targets::of(&self.agents.control.effective()), revision);
-        }
         for (name, ledger) in &self.ledgers {
             let mut ledger = ledger.lock().await;
             let told = &mut self.told;
@@ -239,8 +274,15 @@ impl Connection<'_> {
             match &said {
                 FromAgent::Hello { .. } => bail!("a second hello"),
                 FromAgent::Alive => continue,
-                FromAgent::Event(event) => ledger.event(event, *name, &self.targets, &mut tell),
-                FromAgent::Dump(mark) => ledger.mark(*mark, &mut tell),
+                FromAgent::Event(event) => ledger.event(event, *name, &self.scope.targets, &mut tell),
+                FromAgent::Dump(mark) => {
+                    ledger.mark(*mark, &mut tell);
+                    let report = match mark {
+                        Mark::Begin => Report::DumpBegins,
+                        Mark::End => Report::DumpEnds,
+                    };
+                    self.scope.targets.pools_of(*name).for_each(|pool| tell(pool, report));
+                }
             }
             let dumped = matches!(said, FromAgent::Dump(agent::wire::Mark::End));
             self.agents.note(*name, &ledger, dumped);
@@ -259,7 +301,7 @@ impl Connection<'_> {
     async fn renew_lease(&mut self) {
         let seconds = u16::try_from(LEASE.as_secs()).unwrap_or(u16::MAX);
         for name in &self.names {
-            let pools = self.targets.pools_of(*name);
+            let pools = self.scope.targets.pools_of(*name);
             self.told.extend(pools.map(|pool| (pool, *name, Report::Lease { seconds })));
         }
         self.tell().await;

@@ -17,7 +17,7 @@ pub(super) fn learns_only(vip: &Vip) -> bool {
 }
 
 /// The services of VIPs that agents steer, and the backends of their pools.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Targets {
     services: HashMap<(IpAddr, u16), Name>,
     members: BTreeSet<(Name, Name)>,
@@ -37,6 +37,15 @@ impl Targets {
             let members = pool.flat_map(|pool| pool.backends.iter().map(|backend| (pool.name, backend.name)));
             targets.members.extend(members);
         }
+        targets
+    }
+
+    /// As the configuration says, and with backends that were removed from those pools and still serve.
+    pub fn among<'a>(config: &Config, backends: impl IntoIterator<Item = &'a (Name, Name)>) -> Self {
+        let mut targets = Self::of(config);
+        let pools: BTreeSet<Name> = targets.services.values().copied().collect();
+        let others = backends.into_iter().filter(|(pool, _)| pools.contains(pool));
+        targets.members.extend(others.copied());
         targets
     }
 

@@ -53,6 +53,8 @@ pub struct Reports<'a> {
     pub now: Tick,
     /// The same time, in milliseconds.
     pub millis: u64,
+    /// What tokens that live are marked with: when an agent tells all there is, the other mark says what it did not tell.
+    pub round: bool,
 }
 
 impl Reports<'_> {
@@ -66,7 +68,7 @@ impl Reports<'_> {
         let pool = self.snapshot.backend(backend)?.pool;
         let belongs = |other| self.snapshot.is_of_pool(other, pool);
         let hash = self.tables.token_hash(token, pool);
-        Some(self.tables.tokens.prove(hash, token, backend, self.now, belongs))
+        Some(self.tables.tokens.prove(hash, token, backend, (self.now, self.round), belongs))
     }
 
     /// The token's connection is no more. Says whether the backend had claimed it.

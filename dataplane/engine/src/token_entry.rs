@@ -69,7 +69,8 @@ pub struct TokenEntry {
     pub rank: Rank,
     /// Another claim may be as good.
     pub ambiguous: bool,
-    /// The connection said it ends; nothing prolongs its life any more.
+    /// The connection said it ends; nothing prolongs its life any more. Of a proven claim, which ends by its agent's word
+    /// only: in which of two rounds the agent last said it ([`crate::reported::Reports::round`]).
     pub closing: bool,
 }
 
@@ -78,6 +79,12 @@ impl TokenEntry {
     #[inline]
     pub const fn is_established(&self) -> bool {
         matches!(self.rank, Rank::Seen | Rank::Proven)
+    }
+
+    /// Whether nothing prolongs its life any more.
+    #[inline]
+    pub const fn is_ending(&self) -> bool {
+        self.closing && !matches!(self.rank, Rank::Proven)
     }
 
     /// Whether it was silent (or closing) for longer than `idle` ticks.

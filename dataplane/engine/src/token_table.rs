@@ -62,7 +62,7 @@ use packet::Token;
 
 pub use self::attach::AttachedTokens;
 use self::claim::{Claim, Held};
-pub use self::prove::Proof;
+pub use self::prove::{Proof, Vouched};
 use crate::place::Places;
 use crate::tick::Tick;
 use crate::token_entry::{Rank, TokenEntry, is_free, vacated, vacated_at};
@@ -256,7 +256,7 @@ impl TokenTable {
         for _ in 0..ATTEMPTS {
             let Some(own) = self.own(&claim) else { return false };
             let raised = promote && !own.entry.is_established();
-            if own.entry.closing || (own.entry.tick == now && !raised) {
+            if own.entry.is_ending() || (own.entry.tick == now && !raised) {
                 if unseen {
                     self.settle_own(&claim, own.place);
                 }
@@ -384,7 +384,7 @@ impl TokenTable {
 
     /// Writes now as the time a claim was last seen, unless it is closing.
     fn refresh<F>(&self, claim: &Claim<'_, F>, own: &Held, promote: bool) -> bool {
-        if own.entry.closing {
+        if own.entry.is_ending() {
             return false;
         }
         let rank = if promote { own.entry.rank.max(Rank::Seen) } else { own.entry.rank };

@@ -18,7 +18,7 @@ use crate::loom_support::model;
 use crate::tokens::{A, B, HASH, TOKEN, at, claims, find, learn, owner, table};
 
 fn prove(table: &TokenTable, backend: BackendId) -> Proof {
-    table.prove(HASH, TOKEN, backend, at(0), |_| true)
+    table.prove(HASH, TOKEN, backend, (at(0), false), |_| true)
 }
 
 /// How many claims there are; A owns the token.

@@ -10,7 +10,7 @@ use engine::lifetimes::Class;
 use engine::reported::{Installed, Reports};
 use engine::tables::Tables;
 use engine::token_entry::{Rank, TokenEntry};
-use engine::token_table::{Proof, TokenLookup};
+use engine::token_table::{Proof, TokenLookup, Vouched};
 use ipc::counter::Counter;
 use ipc::id::BackendId;
 use ipc::message::{BackendState, Command, Forward, Protocol, Scheme, Steering, UnknownToken};
@@ -38,6 +38,7 @@ fn reports(world: &World) -> Reports<'_> {
         snapshot: &world.snapshot,
         now: world.now(),
         millis: world.context().millis,
+        round: false,
     }
 }
 
@@ -150,10 +151,14 @@ fn a_token_whose_connection_ended_is_gone_at_once() {
 /// A pass that renews what agents vouch for.
 fn renew(world: &World, there: impl Fn(BackendId) -> bool) {
     let pool = |backend| world.snapshot.backend(backend).unwrap().pool;
-    let hash_of = |entry: &TokenEntry| {
-        there(entry.backend).then(|| world.tables.token_hash(entry.token, pool(entry.backend)))
+    let judge = |entry: &TokenEntry| {
+        if there(entry.backend) {
+            Vouched::Renewed(world.tables.token_hash(entry.token, pool(entry.backend)))
+        } else {
+            Vouched::Left
+        }
     };
-    world.tables.tokens.renew(0, world.tables.tokens.lines(), world.now(), hash_of);
+    world.tables.tokens.renew(0, world.tables.tokens.lines(), world.now(), judge);
 }
 
 #[test]

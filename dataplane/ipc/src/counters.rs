@@ -358,7 +358,12 @@ impl GaugeWriter {
 
     /// Counts an event of the link.
     pub fn count(&self, counter: LinkCounter) {
-        add(&self.block, gauge_words::LINK + counter.index(), 1);
+        self.count_more(counter, 1);
+    }
+
+    /// Counts several events of the link.
+    pub fn count_more(&self, counter: LinkCounter, events: u64) {
+        add(&self.block, gauge_words::LINK + counter.index(), events);
     }
 
     /// A reader of these gauges.

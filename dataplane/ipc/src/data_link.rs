@@ -124,6 +124,11 @@ impl DataLink {
         self.end.gauges.count(counter);
     }
 
+    /// Counts what became of several.
+    pub fn count_more(&self, counter: LinkCounter, reports: u64) {
+        self.end.gauges.count_more(counter, reports);
+    }
+
     /// Sends an event, now or as soon as there is room. Without a peer it is dropped.
     pub fn send(&mut self, event: Event) {
         self.end.send(event);

@@ -71,11 +71,15 @@ pub enum Report {
         /// Which.
         subflow: Subflow,
     },
+    /// The agent tells all there is from here on: every token that lives.
+    DumpBegins,
+    /// It has told all there is: what was proven before and not told since is no more.
+    DumpEnds,
 }
 
 /// The text of all reports, for the layout hash.
 pub(crate) const SCHEMA: &str = "Report kind:u8 token:u32 seconds:u16 joined:bool subflow:Option<Subflow>, Lease 1, \
-    TokenLives 2, TokenEnded 3, SubflowLives 4, SubflowEnded 5;";
+    TokenLives 2, TokenEnded 3, SubflowLives 4, SubflowEnded 5, DumpBegins 6, DumpEnds 7;";
 
 /// A kind, a token, seconds, whether joined, and, if there is one, a subflow: what a report does not have is zero.
 type Form = (u8, u32, u16, bool, Option<Subflow>);
@@ -88,6 +92,8 @@ impl Report {
             Self::TokenEnded { token } => (3, token, 0, false, None),
             Self::SubflowLives { token, subflow, joined } => (4, token, 0, joined, Some(subflow)),
             Self::SubflowEnded { subflow } => (5, 0, 0, false, Some(subflow)),
+            Self::DumpBegins => (6, 0, 0, false, None),
+            Self::DumpEnds => (7, 0, 0, false, None),
         }
     }
 
@@ -98,6 +104,8 @@ impl Report {
             (3, token, 0, false, None) => Self::TokenEnded { token },
             (4, token, 0, joined, Some(subflow)) => Self::SubflowLives { token, subflow, joined },
             (5, 0, 0, false, Some(subflow)) => Self::SubflowEnded { subflow },
+            (6, 0, 0, false, None) => Self::DumpBegins,
+            (7, 0, 0, false, None) => Self::DumpEnds,
             _ => return Err(BadMessage),
         })
     }

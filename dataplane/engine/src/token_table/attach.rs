@@ -61,7 +61,7 @@ impl TokenTable {
 
 /// The claim as it stands after a pause, unless its time has passed.
 fn aged(entry: TokenEntry, absence: &Absence, longest: u16) -> Option<TokenEntry> {
-    if entry.closing {
+    if entry.is_ending() {
         return (absence.age_of(entry.tick) <= u64::from(TOKEN_IDLE)).then_some(entry);
     }
     // Of within the pause: by one who took the table over and died before it said that it lived. No claim is as old as
@@ -69,7 +69,8 @@ fn aged(entry: TokenEntry, absence: &Absence, longest: u16) -> Option<TokenEntry
     let within = u64::from(absence.ended().age_of(entry.tick)) <= absence.ticks();
     let age = if within { 0 } else { absence.age_before(entry.tick) };
     let lives = age <= TOKEN_IDLE && absence.ticks() <= u64::from(longest);
-    lives.then(|| TokenEntry { tick: absence.ended().before(age), ..entry })
+    // Rounds of agents begin anew.
+    lives.then(|| TokenEntry { tick: absence.ended().before(age), closing: false, ..entry })
 }
 
 /// All words of a table.

@@ -35,14 +35,26 @@ pub enum Proof {
     Full,
 }
 
+/// What becomes of a proven claim when a pass comes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vouched {
+    /// Its agent is there: it lives on. The claim's hash.
+    Renewed(u64),
+    /// Its agent has told all there is, and not this.
+    Withdrawn,
+    /// It expires as others do.
+    Left,
+}
+
 impl TokenTable {
-    /// Enters a backend's claim to a token as proven, or raises the one it has. A closing one lives again.
+    /// Enters a backend's claim to a token as proven, or raises the one it has. A closing one lives again. `round` is
+    /// kept with it.
     pub fn prove(
         &self,
         hash: u64,
         token: Token,
         backend: BackendId,
-        now: Tick,
+        (now, round): (Tick, bool),
         belongs: impl Fn(BackendId) -> bool,
     ) -> Proof {
         let claim = Claim { hash, token, backend, now, belongs: &belongs };
@@ -52,7 +64,7 @@ impl TokenTable {
                 return Proof::Refused;
             }
             if let Some(own) = self.own(&claim) {
-                let proven = TokenEntry { tick: now, rank: Rank::Proven, closing: false, ..own.entry };
+                let proven = TokenEntry { tick: now, rank: Rank::Proven, closing: round, ..own.entry };
                 self.mark_passed(&claim, own.place);
                 if proven.word() == own.word || self.exchange(own.place, own.word, proven.word()) {
                     self.settle_own(&claim, own.place);
@@ -64,7 +76,7 @@ impl TokenTable {
             }
             let Some((place, held)) = self.place_of_proof(&claim) else { return Proof::Full };
             self.mark_passed(&claim, place);
-            if self.exchange(place, held, proven_word(&claim)) {
+            if self.exchange(place, held, proven_word(&claim, round)) {
                 entered = Some(Self::room_of_proof(&claim, held));
                 fence(Ordering::SeqCst);
                 // A worker may have entered the same claim meanwhile. The next turn finds the first of the two, which
@@ -89,15 +101,26 @@ impl TokenTable {
         false
     }
 
-    /// Writes now as the time at which the proven claims of `lines` lines from `from` on were last seen, of those to
-    /// which `hash_of` gives their hash: whose agents are there.
-    pub fn renew(&self, from: usize, lines: usize, now: Tick, hash_of: impl Fn(&TokenEntry) -> Option<u64>) {
+    /// Goes through the proven claims of `lines` lines from `from` on: writes now as the time at which those were last
+    /// seen that are renewed, and removes those that are withdrawn. Says how many went.
+    pub fn renew(&self, from: usize, lines: usize, now: Tick, judge: impl Fn(&TokenEntry) -> Vouched) -> u64 {
+        let mut withdrawn = 0;
         for (number, line) in self.places.range(from, lines) {
             for (slot, word) in line.0.iter().enumerate() {
                 let held = word.load(Ordering::Relaxed);
                 let Some(entry) = TokenEntry::from_word(held) else { continue };
-                let is_due = entry.rank == Rank::Proven && now.age_of(entry.tick) >= RENEW_AGE;
-                let Some(hash) = hash_of(&entry).filter(|_| is_due) else { continue };
+                if entry.rank != Rank::Proven {
+                    continue;
+                }
+                let hash = match judge(&entry) {
+                    Vouched::Renewed(hash) if now.age_of(entry.tick) >= RENEW_AGE => hash,
+                    Vouched::Renewed(_) | Vouched::Left => continue,
+                    Vouched::Withdrawn => {
+                        // A lost race means it was just said again, or touched: the next pass sees it.
+                        withdrawn += u64::from(self.exchange(number * SLOTS + slot, held, vacated(now)));
+                        continue;
+                    }
+                };
                 let (token, backend) = (entry.token, entry.backend);
                 let claim = Claim { hash, token, backend, now, belongs: &|_: BackendId| true };
                 let own = Held { place: number * SLOTS + slot, word: held, entry };
@@ -109,6 +132,7 @@ impl TokenTable {
                 }
             }
         }
+        withdrawn
     }
 
     /// The slot a proven claim takes, and what it holds now. Where there are as many rivals as are kept, that of the
@@ -147,14 +171,14 @@ fn is_proven_rival<F: Fn(BackendId) -> bool>(held: &Held, claim: &Claim<'_, F>) 
 }
 
 /// The word of a new proven claim. It outranks all others, so nothing makes it ambiguous.
-fn proven_word<F>(claim: &Claim<'_, F>) -> u64 {
+fn proven_word<F>(claim: &Claim<'_, F>, round: bool) -> u64 {
     TokenEntry {
         token: claim.token,
         backend: claim.backend,
         tick: claim.now,
         rank: Rank::Proven,
         ambiguous: false,
-        closing: false,
+        closing: round,
     }
     .word()
 }
@@ -172,12 +196,12 @@ mod tests {
         for token in 0..8 {
             table.learn(HASH, Token(token), BackendId(1), now, |_| true);
         }
-        table.prove(HASH, Token(8), BackendId(1), now, |_| true);
+        table.prove(HASH, Token(8), BackendId(1), (now, false), |_| true);
         assert!(!table.is_in_first_line(HASH, Token(8)));
         let owner = TokenLookup::Owner { backend: BackendId(1), rank: Rank::Proven };
         for _ in 0..20 {
             now = now.after(2);
-            table.renew(0, 8, now, |_| Some(HASH));
+            table.renew(0, 8, now, |_| Vouched::Renewed(HASH));
             table.sweep(0, 8, now, TOKEN_IDLE);
             assert_eq!(table.find(HASH, Token(8), |_| true), owner);
         }

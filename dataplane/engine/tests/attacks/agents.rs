@@ -1,7 +1,7 @@
 //! What an agent can do that lies, and what forged ends of connections can do against one that does not.
 
 use engine::reported::Installed;
-use engine::token_table::Proof;
+use engine::token_table::{Proof, Vouched};
 use ipc::counter::Counter;
 use ipc::id::BackendId;
 use ipc::reason::Reason;
@@ -41,8 +41,8 @@ impl Connections {
 fn renew(world: &World) {
     let (tokens, now) = (&world.tables.tokens, world.now());
     tokens.renew(0, tokens.lines(), now, |entry| {
-        let pool = world.snapshot.backend(entry.backend)?.pool;
-        Some(world.tables.token_hash(entry.token, pool))
+        let Some(known) = world.snapshot.backend(entry.backend) else { return Vouched::Left };
+        Vouched::Renewed(world.tables.token_hash(entry.token, known.pool))
     });
 }
 

@@ -92,6 +92,7 @@ fn reports(world: &World) -> Reports<'_> {
         snapshot: &world.snapshot,
         now: world.now(),
         millis: world.context().millis,
+        round: false,
     }
 }
 
