@@ -1,5 +1,6 @@
 //! Events of the kernel's path manager: the generic-netlink family `mptcp_pm`, group `mptcp_pm_events` (linux/mptcp.h).
 
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload};
@@ -8,6 +9,8 @@ use netlink_packet_generic::ctrl::nlas::{GenlCtrlAttrs, McastGrpAttrs};
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_GENERIC;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 use super::{KernelError, attributes, make_room, number, open};
 use crate::wire::{Event, Kind, Token};
@@ -27,7 +30,7 @@ const GENL_HEADER: usize = 4;
 pub enum Said {
     /// Something happened.
     Event(Event),
-    /// More happened than there was room for: what, nobody knows.
+    /// More happened than there was room for: what, nobody knows. What follows happened after this.
     Lost,
 }
 
@@ -45,7 +48,7 @@ impl Events {
         let (family, group) = resolve(&socket)?;
         make_room(&socket, ROOM);
         socket.add_membership(group).map_err(|error| match error.kind() {
-            std::io::ErrorKind::PermissionDenied => {
+            io::ErrorKind::PermissionDenied => {
                 KernelError::NotPermitted { what: "listening to MPTCP events" }
             }
             _ => KernelError::Refused { what: "the subscription to MPTCP events", error },
@@ -57,11 +60,12 @@ impl Events {
     pub fn wait(&self, mut say: impl FnMut(Said)) -> Result<(), KernelError> {
         let datagram = match self.socket.recv_from_full() {
             Ok((datagram, _)) => datagram,
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
+            Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
+                discard(&self.socket)?;
                 say(Said::Lost);
                 return Ok(());
             }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         for message in messages(&datagram) {
@@ -72,6 +76,21 @@ impl Events {
             }
         }
         Ok(())
+    }
+}
+
+/// Empties the queue of a socket that had no room. The kernel says so before it hands out what was queued earlier, and adds
+/// nothing to the queue until all of that is taken (`NETLINK_S_CONGESTED`). So a dump is whole only if it begins after this,
+/// and what is taken here is older than the dump.
+fn discard(socket: &Socket) -> io::Result<()> {
+    // The rest of a datagram goes with its beginning.
+    let mut beginning = [0_u8; 16];
+    loop {
+        match rustix::net::recv(socket, &mut beginning, RecvFlags::DONTWAIT) {
+            Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -104,7 +123,7 @@ fn resolve(socket: &Socket) -> Result<(u16, u32), KernelError> {
         .map_err(|error| unreadable(error.to_string()))?;
     let attributes = match answer.payload {
         NetlinkPayload::InnerMessage(family) => family.payload.nlas,
-        NetlinkPayload::Error(error) if error.to_io().kind() == std::io::ErrorKind::NotFound => {
+        NetlinkPayload::Error(error) if error.to_io().kind() == io::ErrorKind::NotFound => {
             return Err(KernelError::NoMptcp);
         }
         NetlinkPayload::Error(error) => {
@@ -201,6 +220,33 @@ mod tests {
             bytes.extend(attribute(10, &40_000_u16.to_be_bytes()));
         }
         bytes
+    }
+
+    #[test]
+    fn after_a_loss_nothing_from_before_it_is_told_and_all_from_then_on_is() {
+        // The kernel's acknowledgements fill the queue as its events do, and need neither connections nor a capability.
+        let events = Events { socket: open(NETLINK_GENERIC).unwrap(), family: u16::MAX };
+        events.socket.set_rx_buf_sz(4096_u32).unwrap();
+        let ask = |number: u32| {
+            // `NLMSG_NOOP` with `NLM_F_ACK`.
+            let kind = [1_u16.to_ne_bytes(), 5_u16.to_ne_bytes()].concat();
+            let whole = [&16_u32.to_ne_bytes()[..], &kind, &number.to_ne_bytes(), &[0; 4]].concat();
+            events.socket.send(&whole, 0).unwrap();
+        };
+        let answered = || {
+            let (datagram, _) = events.socket.recv_from_full().unwrap();
+            messages(&datagram).next().unwrap().sequence_number()
+        };
+        ask(1);
+        assert_eq!(answered(), 1);
+        for _ in 0..1000 {
+            ask(1);
+        }
+        let mut told = Vec::new();
+        events.wait(|said| told.push(said)).unwrap();
+        assert_eq!(told, [Said::Lost]);
+        ask(2);
+        assert_eq!(answered(), 2, "nothing older is left, and the queue takes again what comes");
     }
 
     #[test]
