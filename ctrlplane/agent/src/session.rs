@@ -307,8 +307,14 @@ mod tests {
     struct Peer(Framed<tokio::io::DuplexStream, LinesCodec>);
 
     impl Peer {
+        /// The next line that says more than that the agent is there, which it may say at any time.
         async fn hear(&mut self) -> FromAgent {
-            serde_json::from_str(&self.0.next().await.unwrap().unwrap()).unwrap()
+            loop {
+                let said = serde_json::from_str(&self.0.next().await.unwrap().unwrap()).unwrap();
+                if said != FromAgent::Alive {
+                    return said;
+                }
+            }
         }
 
         async fn say(&mut self, line: &str) {
@@ -321,7 +327,6 @@ mod tests {
             loop {
                 match self.hear().await {
                     FromAgent::Event(event) => events.push(event),
-                    FromAgent::Alive => {}
                     other => return (events, other),
                 }
             }
