@@ -9,6 +9,7 @@ use ipc::counter::Counter;
 use ipc::message::Protocol;
 use ipc::reason::Reason;
 
+use crate::sample::Sample;
 use crate::session::LinkView;
 use crate::view::{AgentSummary, Finding, Status};
 
@@ -26,22 +27,35 @@ pub(crate) fn findings(
     }
     findings.extend(of_agents(agents));
     findings.push(of_steering(config));
-    if let Some(view) = view {
-        let joins = Joins {
-            seen: view.counters.counter(Counter::JoinSyn),
-            steered: view.counters.reason(Reason::Token) + view.counters.reason(Reason::TokenMap),
-            unknown: view.counters.reason(Reason::UnknownToken) + view.counters.reason(Reason::TokenReset),
-        };
-        findings.push(of_joins(&joins, has_all(agents)));
+    if let Some((view, before)) = view.and_then(|view| Some((view, view.before.as_ref()?))) {
+        let now = Sample::new(&view.counters, view.gauges.as_ref());
+        findings.push(of_joins(&Joins::between(before, &now), has_all(agents)));
     }
     findings
 }
 
-/// What became of SYNs with MP_JOIN since the data plane started.
+/// What became of SYNs with MP_JOIN in the last minute: one that was forged long ago is no problem for ever.
 struct Joins {
+    seconds: u64,
     seen: u64,
+    /// Those that went where their token, or the backend's own address or port, says.
     steered: u64,
+    /// Those whose token says nothing, or two things, whatever the VIP's policy made of them.
     unknown: u64,
+}
+
+impl Joins {
+    fn between(before: &Sample, now: &Sample) -> Self {
+        let reasons = |of: &[Reason]| of.iter().map(|reason| now.reason_grown(before, *reason)).sum::<u64>();
+        let lost = [Reason::UnknownToken, Reason::TokenReset, Reason::AmbiguousToken];
+        Self {
+            seconds: before.age().as_secs().max(1),
+            seen: now.grown(before, Counter::JoinSyn),
+            // What goes to an endpoint is counted by packet; its joins have a counter.
+            steered: reasons(&[Reason::Token, Reason::TokenMap]) + now.grown(before, Counter::EndpointJoin),
+            unknown: reasons(&lost) + now.grown(before, Counter::JoinHashed),
+        }
+    }
 }
 
 fn problem_of(about: &str, finding: String) -> Finding {
@@ -85,7 +99,8 @@ fn of_agents(agents: &AgentSummary) -> Vec<Finding> {
         findings.push(problem_of(
             "agents",
             format!(
-                "the agent on {} made {} reports too many: raise `tokens` in [agents], or find out what happened there",
+                "the agent on {} made {} reports too many: if it has more than `tokens` of [agents], raise that and \
+                 restart weft-ctrlplane; if a connection there has more than 16 subflows, find out whose it is",
                 row.backend, row.refused
             ),
         ));
@@ -115,15 +130,18 @@ fn knows_by_itself_only(vip: &Vip) -> bool {
 }
 
 fn of_joins(joins: &Joins, has_all_agents: bool) -> Finding {
-    let Joins { seen, steered, unknown } = joins;
+    let Joins { seconds, seen, steered, unknown } = joins;
     if *unknown == 0 {
-        return fine("joins", format!("{steered} of {seen} SYNs with MP_JOIN followed their token"));
+        return fine(
+            "joins",
+            format!("{steered} of {seen} SYNs with MP_JOIN in the last {seconds} s found their backend"),
+        );
     }
     // The report of a connection takes a moment longer than its client, and TCP sends the SYN again.
     if has_all_agents && unknown <= steered {
         let said = format!(
-            "{steered} of {seen} SYNs with MP_JOIN followed their token, {unknown} came before it was reported and are \
-             sent again"
+            "{steered} of {seen} SYNs with MP_JOIN in the last {seconds} s found their backend, {unknown} came before \
+             their token was reported and are sent again"
         );
         return fine("joins", said);
     }
@@ -137,8 +155,8 @@ fn of_joins(joins: &Joins, has_all_agents: bool) -> Finding {
     problem_of(
         "joins",
         format!(
-            "{unknown} of {seen} SYNs with MP_JOIN named a token that is not known here, and their clients stay on one \
-             path: {advice}"
+            "{unknown} of {seen} SYNs with MP_JOIN in the last {seconds} s named a token that is not known here, or claimed \
+             twice, and their clients stay on one path: {advice}"
         ),
     )
 }
@@ -147,6 +165,7 @@ fn of_joins(joins: &Joins, has_all_agents: bool) -> Finding {
 mod tests {
     use super::*;
     use crate::view::AgentRow;
+    use ipc::counters::WorkerCounters;
 
     fn agent(backend: &str, connected: bool) -> AgentRow {
         AgentRow { backend: backend.to_owned(), connected, ..AgentRow::default() }
@@ -169,12 +188,34 @@ mod tests {
 
     #[test]
     fn joins_of_unknown_tokens_are_told_with_what_helps() {
-        let joins = |unknown| Joins { seen: 100, steered: 100 - unknown, unknown };
+        let joins = |unknown| Joins { seconds: 60, seen: 100, steered: 100 - unknown, unknown };
         assert!(!of_joins(&joins(0), false).is_problem);
         let alone = of_joins(&joins(1), false);
         assert!(alone.is_problem && alone.finding.contains("weft-agent on every backend"), "{alone:?}");
         assert!(!of_joins(&joins(50), true).is_problem, "reports take a moment");
         let forged = of_joins(&joins(51), true);
         assert!(forged.is_problem && forged.finding.contains("forged"), "{forged:?}");
+    }
+
+    #[test]
+    fn joins_of_every_scheme_and_policy_are_counted_while_they_come_and_no_longer() {
+        let writer = WorkerCounters::heap();
+        let reader = writer.reader();
+        let before = Sample::new(&reader, None);
+        for reason in [Reason::Token, Reason::TokenMap, Reason::Endpoint] {
+            writer.reason(reason, 5);
+        }
+        writer.add(Counter::EndpointJoin, 2);
+        for reason in [Reason::UnknownToken, Reason::TokenReset, Reason::AmbiguousToken] {
+            writer.reason(reason, 1);
+        }
+        writer.add(Counter::JoinHashed, 10);
+        writer.add(Counter::JoinSyn, 25);
+        let now = Sample::new(&reader, None);
+        let joins = Joins::between(&before, &now);
+        assert_eq!((joins.seen, joins.steered, joins.unknown), (25, 12, 13));
+        let later = Joins::between(&now, &Sample::new(&reader, None));
+        assert_eq!((later.seen, later.unknown), (0, 0));
+        assert!(!of_joins(&later, false).is_problem, "what is over is no problem");
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use ipc::counter::Counter;
 use ipc::counters::{CounterReader, GaugeReader, PortGauge};
+use ipc::reason::Reason;
 
 /// Pause between two samples.
 const EVERY: Duration = Duration::from_secs(10);
@@ -16,6 +17,7 @@ const SPAN: Duration = Duration::from_secs(60);
 pub struct Sample {
     taken: Instant,
     counters: Vec<u64>,
+    reasons: Vec<u64>,
     ports: Vec<Vec<u64>>,
 }
 
@@ -29,6 +31,7 @@ impl Sample {
         Self {
             taken: Instant::now(),
             counters: Counter::ALL.iter().map(|counter| counters.counter(*counter)).collect(),
+            reasons: Reason::ALL.iter().map(|reason| counters.reason(*reason)).collect(),
             ports: gauges.map(of_port).unwrap_or_default(),
         }
     }
@@ -41,6 +44,12 @@ impl Sample {
     /// How much a counter grew from `before` to this sample.
     pub fn grown(&self, before: &Sample, counter: Counter) -> u64 {
         let value = |sample: &Sample| sample.counters.get(counter.index()).copied().unwrap_or_default();
+        value(self).saturating_sub(value(before))
+    }
+
+    /// How many more packets had a reason.
+    pub fn reason_grown(&self, before: &Sample, reason: Reason) -> u64 {
+        let value = |sample: &Sample| sample.reasons.get(reason.index()).copied().unwrap_or_default();
         value(self).saturating_sub(value(before))
     }
 

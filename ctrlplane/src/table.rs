@@ -1,6 +1,6 @@
 //! From what the control plane intends and the data plane counts to the rows of [`crate::view`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use config::Config;
@@ -265,11 +265,13 @@ pub(crate) fn tokens(view: &LinkView) -> TokenSummary {
     }
 }
 
-/// Every backend that has an agent, or should have one.
+/// Every backend that has an agent, or should have one. Who has none and should have none is nobody's business any more.
 pub(crate) fn agents(control: &Control, agents: Option<&Agents>, view: Option<&LinkView>) -> AgentSummary {
     let mut rows = agents.map(Agents::rows).unwrap_or_default();
-    for backend in agents::expected(&control.effective()) {
-        let backend = backend.to_string();
+    let expected: BTreeSet<String> =
+        agents::expected(&control.effective()).iter().map(ToString::to_string).collect();
+    rows.retain(|row| row.connected || expected.contains(&row.backend));
+    for backend in expected {
         if !rows.iter().any(|row| row.backend == backend) {
             rows.push(AgentRow { backend, ..AgentRow::default() });
         }

@@ -180,6 +180,28 @@ fn what_an_agent_reports_reaches_the_data_plane_as_its_backends() {
 }
 
 #[test]
+fn an_agent_that_is_gone_is_missed_only_while_it_is_expected() {
+    let scene = scene("");
+    let mut agent = scene.agent(&["b2"]);
+    assert!(agent.hear().contains("welcome"));
+    drop(agent);
+    let shown = || -> Vec<String> {
+        let rows = scene.place.json(&["agents"])["agents"].clone();
+        rows.as_array().unwrap().iter().map(|row| row["backend"].as_str().unwrap().to_owned()).collect()
+    };
+    wait_until("the agent is gone", || {
+        scene.place.json(&["agents"])["agents"][1]["connected"] == serde_json::Value::Bool(false)
+    });
+    assert_eq!(shown(), ["b1", "b2"]);
+    let file = std::fs::read_to_string(scene.place.config()).unwrap();
+    scene.place.write(&file.replace("\"b2\"", "\"b3\""));
+    assert_eq!(scene.place.weftctl(&["reload"]).code, 0);
+    assert_eq!(shown(), ["b1", "b3"]);
+    let said = scene.place.weftctl(&["doctor"]);
+    assert!(said.out.contains("!!  agents: no agent on b1, b3:"), "{said:?}");
+}
+
+#[test]
 fn a_second_dump_takes_back_what_it_does_not_say() {
     let scene = scene("");
     let mut agent = scene.agent(&["b1"]);
