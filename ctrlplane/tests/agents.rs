@@ -217,6 +217,40 @@ fn a_second_dump_takes_back_what_it_does_not_say() {
 }
 
 #[test]
+fn what_a_replaced_connection_still_had_to_say_is_not_heard() {
+    let scene = scene("reports_per_second = 100\n");
+    let mut old = scene.agent(&["b1"]);
+    assert!(old.hear().starts_with(r#"{"welcome""#));
+    old.event("created", "00000007");
+    scene.wait_for(&[(B1, lives(7))]);
+    // Half a minute's worth, that waits for its turn.
+    for token in 0x100..0x100 + 3000 {
+        old.event("created", &format!("{token:08x}"));
+    }
+    let mut new = scene.agent(&["b1"]);
+    assert!(new.hear().starts_with(r#"{"welcome""#));
+    new.say(r#"{"dump":"begin"}"#);
+    new.event("created", "00000009");
+    new.say(r#"{"dump":"end"}"#);
+    // It ends before the new one is welcome, and says why if that can be read.
+    let last = old.hear();
+    assert!(last.is_empty() || last.contains("another agent of this backend"), "{last}");
+    assert_eq!(old.hear(), "");
+    let all = || scene.dataplane.reports();
+    wait_until("the dump has ended", || all().last() == Some(&(B1, Report::DumpEnds)));
+    new.event("created", "0000000a");
+    wait_until("it is heard", || all().last() == Some(&(B1, lives(10))));
+    let reports = all();
+    let begins = reports.iter().position(|(_, report)| *report == Report::DumpBegins).unwrap();
+    let of_new = |report: &Report| match report {
+        Report::TokenLives { token } => [9, 10].contains(token),
+        _ => true,
+    };
+    assert!(reports[begins..].iter().all(|(_, report)| of_new(report)), "{:?}", &reports[begins..]);
+    assert!(reports.len() < 1000, "{}: its backlog was heard", reports.len());
+}
+
+#[test]
 fn an_agent_is_asked_for_all_again_when_the_data_plane_begins_anew() {
     let mut scene = scene("");
     let mut agent = scene.agent(&["b1"]);

@@ -15,7 +15,7 @@ use ipc::report::Report;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::codec::{Framed, LinesCodec};
@@ -36,6 +36,9 @@ const AT_ONCE: usize = 512;
 
 /// How far ahead of its rate an agent may be.
 const BURST: Duration = Duration::from_secs(1);
+
+/// Why a connection ends that another one replaces.
+const REPLACED: &str = "another agent of this backend has connected since";
 
 /// Pause before the data plane is tried again.
 const NO_DATAPLANE: Duration = Duration::from_millis(500);
@@ -83,27 +86,49 @@ pub(super) async fn serve(
         say(&mut lines, &FromControlPlane::Refused(why.clone())).await?;
         bail!(why);
     }
-    let ledgers = agents.enter(&names, peer, number);
-    log::info!("agent {peer} speaks for backend {}", claimed);
-    let mut connection = Connection {
-        agents,
-        lines,
-        ledgers,
-        names: names.clone(),
-        number,
-        scope,
-        applied,
-        tls: door.tls,
-        shown,
-        told: Vec::new(),
-        pace: Pace::new(agents.settings.reports_per_second),
+    names.sort_unstable();
+    names.dedup();
+    let ends = Arc::new(Notify::new());
+    let held = agents.enter(&names, peer, number, &ends);
+    // Whoever speaks for a backend holds its ledger: the one before has said its last word when this one has it. All
+    // take them in the same order.
+    let turn = async {
+        let mut ledgers = Vec::new();
+        for (name, ledger) in held {
+            ledgers.push((name, ledger.lock_owned().await));
+        }
+        ledgers
     };
-    let ended = connection.run().await;
+    let turn = tokio::select! {
+        biased;
+        () = ends.notified() => Err(anyhow::anyhow!(REPLACED)),
+        turn = tokio::time::timeout(HANDSHAKE, turn) => turn.context("the connection before it does not end"),
+    };
+    let ended = match turn {
+        Ok(ledgers) => {
+            log::info!("agent {peer} speaks for backend {claimed}");
+            let mut connection = Connection {
+                agents,
+                lines,
+                ledgers,
+                names: names.clone(),
+                scope,
+                applied,
+                tls: door.tls,
+                shown,
+                told: Vec::new(),
+                pace: Pace::new(agents.settings.reports_per_second),
+            };
+            let ended = connection.run_until(&ends).await;
+            log::info!(
+                "agent {peer} of backend {claimed} is gone; what it vouched for is kept for {} s",
+                LEASE.as_secs()
+            );
+            ended
+        }
+        Err(error) => Err(error),
+    };
     agents.leave(&names, number);
-    log::info!(
-        "agent {peer} of backend {claimed} is gone; what it vouched for is kept for {} s",
-        LEASE.as_secs()
-    );
     ended
 }
 
@@ -146,9 +171,8 @@ async fn greet(stream: TcpStream, server: Option<Server>) -> anyhow::Result<Gree
 struct Connection<'a> {
     agents: &'a Arc<Agents>,
     lines: Lines,
-    ledgers: Vec<(Name, Arc<Mutex<Ledger>>)>,
+    ledgers: Vec<(Name, OwnedMutexGuard<Ledger>)>,
     names: Vec<Name>,
-    number: u64,
     scope: Scope,
     applied: watch::Receiver<Applied>,
     tls: watch::Receiver<Option<Server>>,
@@ -185,6 +209,21 @@ impl Scope {
 }
 
 impl Connection<'_> {
+    /// Serves until it ends, or until another connection takes its place: then it hears no line more.
+    async fn run_until(&mut self, ends: &Notify) -> anyhow::Result<()> {
+        tokio::select! {
+            biased;
+            () = ends.notified() => {}
+            ended = self.run() => return ended,
+        }
+        // The ledgers have what is still to be told. It goes into the queue before what the next connection tells;
+        // neither the answer nor an agent that takes no line is waited for.
+        let _asked = tokio::time::timeout(Duration::ZERO, self.tell()).await;
+        let refused = FromControlPlane::Refused(REPLACED.to_owned());
+        let _said = tokio::time::timeout(Duration::ZERO, say(&mut self.lines, &refused)).await;
+        bail!(REPLACED);
+    }
+
     async fn run(&mut self) -> anyhow::Result<()> {
         let backends = self.names.iter().map(ToString::to_string).collect();
         let welcome =
@@ -205,11 +244,6 @@ impl Connection<'_> {
                 _ = lease.tick() => {
                     if heard.elapsed() > 2 * ALIVE {
                         bail!("it said nothing for {} s", heard.elapsed().as_secs());
-                    }
-                    if !self.agents.is_current(&self.names, self.number) {
-                        let why = "another agent of this backend has connected since".to_owned();
-                        say(&mut self.lines, &FromControlPlane::Refused(why.clone())).await?;
-                        bail!(why);
                     }
                     self.renew_lease().await;
                 }
@@ -267,8 +301,7 @@ impl Connection<'_> {
 
     async fn take(&mut self, said: FromAgent) -> anyhow::Result<()> {
         self.pace.wait().await;
-        for (name, ledger) in &self.ledgers {
-            let mut ledger = ledger.lock().await;
+        for (name, ledger) in &mut self.ledgers {
             let told = &mut self.told;
             let mut tell = |pool: Name, report: Report| told.push((pool, *name, report));
             match &said {
@@ -285,7 +318,7 @@ impl Connection<'_> {
                 }
             }
             let dumped = matches!(said, FromAgent::Dump(agent::wire::Mark::End));
-            self.agents.note(*name, &ledger, dumped);
+            self.agents.note(*name, ledger, dumped);
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ use config::Agents as Settings;
 use connection::Door;
 use ipc::message::Name;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::control::Control;
 use crate::session::Session;
@@ -77,6 +77,8 @@ struct Agent {
     /// Which connection it is: a later one takes the earlier one's place.
     connection: u64,
     connected: bool,
+    /// Ends that connection.
+    ends: Arc<Notify>,
     dumps: u64,
     refused: u64,
     ledger: Arc<tokio::sync::Mutex<Ledger>>,
@@ -147,13 +149,14 @@ impl Agents {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection speaks for these backends from now on; one that did so before is replaced. What they had reported is
-    /// kept: the dump that follows says what is no more.
+    /// A connection is to speak for these backends; one that did so before is told to end, and does so before it gives
+    /// their ledgers out of its hands. What they had reported is kept: the dump that follows says what is no more.
     fn enter(
         &self,
         names: &[Name],
         peer: SocketAddr,
         connection: u64,
+        ends: &Arc<Notify>,
     ) -> Vec<(Name, Arc<tokio::sync::Mutex<Ledger>>)> {
         let mut known = self.lock();
         let mut ledgers = Vec::new();
@@ -163,22 +166,20 @@ impl Agents {
                 since: Instant::now(),
                 connection,
                 connected: true,
+                ends: ends.clone(),
                 dumps: 0,
                 refused: 0,
                 ledger: Arc::new(tokio::sync::Mutex::new(Ledger::new(self.settings.tokens))),
                 tokens: 0,
             });
+            if agent.connection != connection {
+                std::mem::replace(&mut agent.ends, ends.clone()).notify_one();
+            }
             (agent.peer, agent.since, agent.connection, agent.connected) =
                 (peer, Instant::now(), connection, true);
             ledgers.push((*name, agent.ledger.clone()));
         }
         ledgers
-    }
-
-    /// Whether a connection still is the one that speaks for a backend.
-    fn is_current(&self, names: &[Name], connection: u64) -> bool {
-        let known = self.lock();
-        names.iter().all(|name| known.get(name).is_some_and(|agent| agent.connection == connection))
     }
 
     /// A connection has ended.
