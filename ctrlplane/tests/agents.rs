@@ -251,6 +251,19 @@ fn what_a_replaced_connection_still_had_to_say_is_not_heard() {
 }
 
 #[test]
+fn what_an_agent_reports_is_told_however_much_else_it_says() {
+    let scene = scene("reports_per_second = 100\n");
+    let mut agent = scene.agent(&["b1"]);
+    assert!(agent.hear().starts_with(r#"{"welcome""#));
+    agent.event("created", "00000007");
+    // At its rate this takes a minute and a half.
+    for _ in 0..10_000 {
+        agent.say(r#""alive""#);
+    }
+    scene.wait_for(&[(B1, lives(7))]);
+}
+
+#[test]
 fn an_agent_is_asked_for_all_again_when_the_data_plane_begins_anew() {
     let mut scene = scene("");
     let mut agent = scene.agent(&["b1"]);

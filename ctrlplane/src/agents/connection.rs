@@ -236,10 +236,11 @@ impl Connection<'_> {
         loop {
             tokio::select! {
                 line = hear(&mut self.lines) => {
-                    heard = Instant::now();
                     self.take(line?).await?;
                     self.take_what_is_there().await?;
                     self.tell().await;
+                    // Afterwards: what took us long is not the agent's silence.
+                    heard = Instant::now();
                 }
                 _ = lease.tick() => {
                     if heard.elapsed() > 2 * ALIVE {
@@ -282,9 +283,13 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Lines that came along with one, without waiting for more.
+    /// Lines that came along with one, without waiting for more, nor for their turn: an agent that says more than it
+    /// may holds up neither its own lease nor what it has reported. So few that all they tell goes at once.
     async fn take_what_is_there(&mut self) -> anyhow::Result<()> {
-        while self.told.len() < AT_ONCE {
+        for _ in 0..AT_ONCE {
+            if self.told.len() >= AT_ONCE || !self.pace.has_room() {
+                return Ok(());
+            }
             let next = std::future::poll_fn(|cx| {
                 std::task::Poll::Ready(match self.lines.poll_next_unpin(cx) {
                     std::task::Poll::Ready(line) => Some(line),
@@ -367,6 +372,12 @@ impl Pace {
         Self { each: Duration::from_secs(1) / per_second.max(1), next: Instant::now() }
     }
 
+    /// Whether the next line need not wait.
+    fn has_room(&self) -> bool {
+        let now = Instant::now();
+        self.next.max(now) + self.each <= now + BURST
+    }
+
     async fn wait(&mut self) {
         self.next = self.next.max(Instant::now()) + self.each;
         if let Some(allowed) = self.next.checked_sub(BURST) {
@@ -384,8 +395,10 @@ mod tests {
         let mut pace = Pace::new(1000);
         let began = Instant::now();
         for _ in 0..1000 {
+            assert!(pace.has_room());
             pace.wait().await;
         }
+        assert!(!pace.has_room());
         assert_eq!(began.elapsed(), Duration::ZERO, "a burst of a second's worth");
         for _ in 0..3000 {
             pace.wait().await;
