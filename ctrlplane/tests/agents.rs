@@ -264,6 +264,22 @@ fn what_an_agent_reports_is_told_however_much_else_it_says() {
 }
 
 #[test]
+fn whoever_says_nothing_keeps_no_agent_out() {
+    let scene = scene("");
+    let silent: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(scene.address).unwrap()).collect();
+    let mut agent = scene.agent(&["b1"]);
+    assert!(agent.hear().starts_with(r#"{"welcome""#));
+    let mut first = &silent[0];
+    assert_eq!(std::io::Read::read(&mut first, &mut [0]).unwrap(), 0, "the first of them had to go");
+    assert_eq!(
+        scene.place.log().matches("before they said who they are").count(),
+        1,
+        "{}",
+        scene.place.log()
+    );
+}
+
+#[test]
 fn an_agent_is_asked_for_all_again_when_the_data_plane_begins_anew() {
     let mut scene = scene("");
     let mut agent = scene.agent(&["b1"]);

@@ -15,12 +15,13 @@ use ipc::report::Report;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::codec::{Framed, LinesCodec};
 
 use super::ledger::Ledger;
+use super::strangers::Place;
 use super::targets::Targets;
 use super::{Agents, HANDSHAKE, identity};
 use crate::session::Applied;
@@ -55,7 +56,7 @@ pub(super) struct Door {
     /// What handshakes are made with and certificates judged by, now and later.
     pub tls: watch::Receiver<Option<Server>>,
     /// One of few: given back when the stranger is one no more.
-    pub permit: OwnedSemaphorePermit,
+    pub place: Place,
 }
 
 /// Serves one agent until it ends. The error is for the log.
@@ -69,9 +70,13 @@ pub(super) async fn serve(
     stream.set_nodelay(true)?;
     let server = door.tls.borrow_and_update().clone();
     let greeting = greet(stream, server);
-    let Greeted { mut lines, mut names, shown } =
-        tokio::time::timeout(HANDSHAKE, greeting).await.context("no hello in time")??;
-    drop(door.permit);
+    let greeted = tokio::select! {
+        biased;
+        // Nobody's business alone: strangers are spoken of together.
+        () = door.place.gives_way() => return Ok(()),
+        greeted = tokio::time::timeout(HANDSHAKE, greeting) => greeted,
+    };
+    let Greeted { mut lines, mut names, shown } = greeted.context("no hello in time")??;
     let mut applied = agents.session.applied();
     let scope = Scope::of(agents, &applied.borrow_and_update());
     let targets = &scope.targets;
@@ -86,6 +91,7 @@ pub(super) async fn serve(
         say(&mut lines, &FromControlPlane::Refused(why.clone())).await?;
         bail!(why);
     }
+    drop(door.place);
     names.sort_unstable();
     names.dedup();
     let ends = Arc::new(Notify::new());

@@ -12,6 +12,7 @@
 mod connection;
 mod identity;
 mod ledger;
+mod strangers;
 mod subflows;
 mod targets;
 
@@ -25,17 +26,14 @@ use config::Agents as Settings;
 use connection::Door;
 use ipc::message::Name;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 use crate::control::Control;
 use crate::session::Session;
 use crate::view::AgentRow;
 use ledger::Ledger;
+use strangers::Strangers;
 use targets::Targets;
-
-/// Connections at a time of whom nobody knows yet who they are. Known ones are few by themselves: a later one of a
-/// backend takes the earlier one's place.
-const MAX_STRANGERS: usize = 256;
 
 /// How long a handshake, and the hello after it, may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -223,7 +221,7 @@ fn read_tls(settings: &Settings) -> Result<Option<Server>, TlsError> {
 }
 
 async fn serve(listener: TcpListener, agents: Arc<Agents>) {
-    let room = Arc::new(Semaphore::new(MAX_STRANGERS));
+    let strangers = Arc::new(Strangers::default());
     for number in 0.. {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -233,11 +231,8 @@ async fn serve(listener: TcpListener, agents: Arc<Agents>) {
                 continue;
             }
         };
-        let Ok(permit) = room.clone().try_acquire_owned() else {
-            log::debug!("{peer} turned away: {MAX_STRANGERS} others have not said yet who they are");
-            continue;
-        };
-        let (door, agents) = (Door { tls: agents.tls.subscribe(), permit }, agents.clone());
+        let place = strangers.enter(number, peer.ip());
+        let (door, agents) = (Door { tls: agents.tls.subscribe(), place }, agents.clone());
         tokio::spawn(async move {
             if let Err(error) = connection::serve(stream, peer, number, door, &agents).await {
                 log::warn!("agent {peer}: {error:#}");
