@@ -1,8 +1,8 @@
 //! `weft-ctrlplane run`: starts, serves, reloads, stops.
 //!
 //! Order of the start: what can fail for good fails before anything is visible. The file is read, the role's
-//! lock taken (a second instance ends here), the run-time changes read; only then the socket appears. A data
-//! plane that is not there yet is no failure.
+//! lock taken (a second instance ends here), the run-time changes read, certificates read and ports opened; only
+//! then the socket appears and the data plane is told. A data plane that is not there yet is no failure.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::agents::Agents;
+use crate::agents::{self, Agents};
 use crate::client::SOCKET;
 use crate::control::Control;
 use crate::session::Session;
@@ -41,6 +41,14 @@ pub async fn run(path: &Path, api_socket: Option<PathBuf>) -> anyhow::Result<()>
     let (control, notes) = Control::new(path, file)?;
     notes.iter().for_each(|note| log::warn!("{note}"));
     let control = Arc::new(control);
+    let port = match agents {
+        Some(settings) => Some(agents::Port::open(settings).await?),
+        None => None,
+    };
+    let metrics = match metrics {
+        Some(settings) => Some(open_metrics(settings).await?),
+        None => None,
+    };
     let socket = api_socket.unwrap_or_else(|| runtime_dir.join(SOCKET));
     let listener = listen(&socket).with_context(|| {
         format!(
@@ -50,18 +58,9 @@ pub async fn run(path: &Path, api_socket: Option<PathBuf>) -> anyhow::Result<()>
     })?;
     let (session, thread) =
         Session::start(lock, control.clone()).context("the thread of the link cannot be started")?;
-    let (agents, listening) = match agents {
-        Some(settings) => {
-            let (agents, task) = Agents::start(settings, control.clone(), session.clone()).await?;
-            (Some(agents), Some(task))
-        }
-        None => (None, None),
-    };
+    let (agents, listening) = port.map(|port| Agents::start(port, control.clone(), session.clone())).unzip();
     let api = api::Api::new(control.clone(), session.clone(), agents);
-    let metrics = match metrics {
-        Some(settings) => Some(serve_metrics(settings, api.clone()).await?),
-        None => None,
-    };
+    let metrics = metrics.map(|listener| serve_metrics(listener, api.clone()));
     log::info!("weft-ctrlplane runs by {}, serving weftctl on {}", path.display(), socket.display());
 
     let neighbours = tokio::spawn(neighbour::watch(control.clone()));
@@ -96,17 +95,22 @@ pub async fn run(path: &Path, api_socket: Option<PathBuf>) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Serves what is counted to whoever may connect. Fails before anything is visible.
-async fn serve_metrics(settings: config::Metrics, api: Arc<api::Api>) -> anyhow::Result<JoinHandle<()>> {
+/// Opens the port for metrics.
+async fn open_metrics(settings: config::Metrics) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("cannot serve metrics on {}; see `listen` in [metrics]", settings.listen))?;
     log::info!("serving metrics on http://{}/metrics", listener.local_addr()?);
-    Ok(tokio::spawn(async move {
+    Ok(listener)
+}
+
+/// Serves what is counted to whoever may connect.
+fn serve_metrics(listener: TcpListener, api: Arc<api::Api>) -> JoinHandle<()> {
+    tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, api::metrics_router(api)).await {
             log::error!("metrics are served no more: {error}");
         }
-    }))
+    })
 }
 
 fn say(reloaded: Result<Vec<String>, Vec<config::Problem>>) {

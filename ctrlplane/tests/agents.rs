@@ -280,6 +280,25 @@ fn whoever_says_nothing_keeps_no_agent_out() {
 }
 
 #[test]
+fn a_start_that_fails_has_told_the_data_plane_nothing_and_leaves_no_socket() {
+    let (place, taken) = (Place::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = taken.local_addr().unwrap();
+    let dataplane = Dataplane::start(&place.runtime_dir());
+    let fails = |text: &str, why: &str| {
+        place.write(text);
+        let code = place.ctrlplane().child.wait().unwrap().code();
+        assert!(code == Some(1) && place.log().contains(why), "{code:?}: {}", place.log());
+        assert!(!place.socket().exists());
+    };
+    fails(&configuration(address, None, ""), "cannot listen for agents on");
+    let files = Authority::new().files(place.dir.path(), &["127.0.0.1"]);
+    let wrong = Files { certificate: place.dir.path().join("nothing.pem"), ..files };
+    fails(&configuration(free_address(), Some(&wrong), ""), "nothing.pem");
+    fails(&format!("{EXAMPLE}\n[metrics]\nlisten = \"{address}\"\n"), "cannot serve metrics on");
+    assert_eq!(dataplane.generation(), 0);
+}
+
+#[test]
 fn an_agent_is_asked_for_all_again_when_the_data_plane_begins_anew() {
     let mut scene = scene("");
     let mut agent = scene.agent(&["b1"]);

@@ -83,23 +83,39 @@ struct Agent {
     tokens: usize,
 }
 
-impl Agents {
-    /// Listens, and serves until dropped. Fails before anything is visible.
-    pub async fn start(
-        settings: Settings,
-        control: Arc<Control>,
-        session: Session,
-    ) -> Result<(Arc<Self>, tokio::task::JoinHandle<()>), AgentsError> {
+/// A port for agents, with all that can fail for good behind it. Nobody is served yet.
+pub struct Port {
+    settings: Settings,
+    tls: Option<Server>,
+    listener: TcpListener,
+}
+
+impl Port {
+    /// Reads the files of certificates and listens.
+    pub async fn open(settings: Settings) -> Result<Self, AgentsError> {
         let tls = read_tls(&settings)?;
         let address = settings.listen;
         let listener =
             TcpListener::bind(address).await.map_err(|error| AgentsError::Listen { address, error })?;
+        Ok(Self { settings, tls, listener })
+    }
+}
+
+impl Agents {
+    /// Serves agents until the task is aborted.
+    pub fn start(
+        port: Port,
+        control: Arc<Control>,
+        session: Session,
+    ) -> (Arc<Self>, tokio::task::JoinHandle<()>) {
+        let Port { settings, tls, listener } = port;
+        let address = settings.listen;
         let secured = if tls.is_some() { "mutual TLS" } else { "plain, on loopback" };
         log::info!("listening for agents on {address} ({secured})");
         let tls = watch::Sender::new(tls);
         let agents = Arc::new(Self { settings, control, session, tls, known: Mutex::new(BTreeMap::new()) });
         let task = tokio::spawn(serve(listener, agents.clone()));
-        Ok((agents, task))
+        (agents, task)
     }
 
     /// Reads the files of certificates again, as `file` names them now: handshakes from now on go by them, and
