@@ -15,7 +15,7 @@ use ipc::report::Report;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedMutexGuard, watch};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::codec::{Framed, LinesCodec};
@@ -96,21 +96,7 @@ pub(super) async fn serve(
     names.dedup();
     let ends = Arc::new(Notify::new());
     let held = agents.enter(&names, peer, number, &ends);
-    // Whoever speaks for a backend holds its ledger: the one before has said its last word when this one has it. All
-    // take them in the same order.
-    let turn = async {
-        let mut ledgers = Vec::new();
-        for (name, ledger) in held {
-            ledgers.push((name, ledger.lock_owned().await));
-        }
-        ledgers
-    };
-    let turn = tokio::select! {
-        biased;
-        () = ends.notified() => Err(anyhow::anyhow!(REPLACED)),
-        turn = tokio::time::timeout(HANDSHAKE, turn) => turn.context("the connection before it does not end"),
-    };
-    let ended = match turn {
+    let ended = match turn(held, &ends).await {
         Ok(ledgers) => {
             log::info!("agent {peer} speaks for backend {claimed}");
             let mut connection = Connection {
@@ -136,6 +122,26 @@ pub(super) async fn serve(
     };
     agents.leave(&names, number);
     ended
+}
+
+/// Waits until the connections before this one have ended: whoever speaks for a backend holds its ledger, and has said its
+/// last word when the next one has it. All take them in the same order.
+async fn turn(
+    held: Vec<(Name, Arc<Mutex<Ledger>>)>,
+    ends: &Notify,
+) -> anyhow::Result<Vec<(Name, OwnedMutexGuard<Ledger>)>> {
+    let turn = async {
+        let mut ledgers = Vec::new();
+        for (name, ledger) in held {
+            ledgers.push((name, ledger.lock_owned().await));
+        }
+        ledgers
+    };
+    tokio::select! {
+        biased;
+        () = ends.notified() => bail!(REPLACED),
+        turn = tokio::time::timeout(HANDSHAKE, turn) => turn.context("the connection before it does not end"),
+    }
 }
 
 /// An agent after its hello.
