@@ -13,5 +13,6 @@ pub mod cli;
 pub mod kernel;
 pub mod print;
 pub mod session;
+pub mod silence;
 pub mod tls;
 pub mod wire;

@@ -27,6 +27,7 @@ use crate::cli::RunArgs;
 use crate::kernel::KernelError;
 use crate::kernel::dump::dump;
 use crate::kernel::events::{Events, Said};
+use crate::silence;
 use crate::tls::Files;
 use crate::wire::{Event, FromAgent, FromControlPlane, MAX_LINE, Mark, PORT, VERSION};
 
@@ -173,8 +174,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 async fn connect(target: &Target, identity: &Identity) -> anyhow::Result<Box<dyn Stream>> {
     let connecting = async {
-        let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
-        stream.set_nodelay(true)?;
+        let stream = open(target).await?;
         match identity {
             Identity::Plain(_) => {
                 if !stream.peer_addr()?.ip().is_loopback() {
@@ -190,6 +190,14 @@ async fn connect(target: &Target, identity: &Identity) -> anyhow::Result<Box<dyn
         }
     };
     tokio::time::timeout(CONNECT, connecting).await.context("no connection in time")?
+}
+
+/// A connection that sends at once, and ends when the other end is gone.
+async fn open(target: &Target) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
+    stream.set_nodelay(true)?;
+    silence::limit(&stream)?;
+    Ok(stream)
 }
 
 type Lines = Framed<Box<dyn Stream>, LinesCodec>;
@@ -393,6 +401,13 @@ mod tests {
         peer.say("\"dump_again\"").await;
         assert_eq!(peer.events().await, (Vec::new(), FromAgent::Dump(Mark::Begin)));
         peer.hears_a_dump().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_to_an_appliance_that_is_gone_does_not_last() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = open(&Target::of(&listener.local_addr().unwrap().to_string()).unwrap()).await.unwrap();
+        assert_eq!(socket2::SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(silence::LIMIT));
     }
 
     #[test]

@@ -247,6 +247,8 @@ async fn serve(listener: TcpListener, agents: Arc<Agents>) {
                 continue;
             }
         };
+        agent::silence::limit(&stream)
+            .unwrap_or_else(|error| log::debug!("{peer}: no limit to silence: {error}"));
         let place = strangers.enter(number, peer.ip());
         let (door, agents) = (Door { tls: agents.tls.subscribe(), place }, agents.clone());
         tokio::spawn(async move {
