@@ -11,7 +11,7 @@ use crate::counters::Kernel;
 use crate::document::Document;
 use crate::topology::{Family, Lab, Plan};
 use crate::traffic::client::{self, Client, Report};
-use crate::{Error, Result};
+use crate::{Error, Result, interrupt};
 
 /// How long anything may take that a test waits for.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -30,7 +30,12 @@ impl Machine {
     /// `scratch` a directory that all tests share.
     pub fn take(test: &str, helper: &str, scratch: &str) -> Option<Self> {
         let helper = PathBuf::from(helper);
-        match binaries(&helper).and_then(|binaries| Ok((binaries, turn(Path::new(scratch))?))) {
+        // A run that is interrupted takes its lab down, as one that fails does.
+        let ready = binaries(&helper).and_then(|binaries| {
+            interrupt::catch()?;
+            Ok((binaries, turn(Path::new(scratch))?))
+        });
+        match ready {
             Ok((binaries, turn)) => Some(Self { binaries, helper, _turn: turn }),
             Err(why) => {
                 skip::skip(test, &why.to_string());
