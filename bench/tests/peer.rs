@@ -286,6 +286,12 @@ fn checksums_are_used_if_either_side_asks_and_all_are_right() {
 }
 
 #[test]
+fn data_of_any_length_goes_there_and_back_under_tls() {
+    // More than the 64 KiB that the library buffers by itself.
+    assert_whole(&run("--signal g --connections 3 --joins 1 --bytes 150000"), 3, 3);
+}
+
+#[test]
 fn joins_are_proved_by_either_of_two_keys_that_bit_k_names() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");

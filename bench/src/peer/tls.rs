@@ -80,13 +80,16 @@ impl Side {
 
     /// A new session; `None` where the library refuses, which it has no reason to.
     pub fn session(&self) -> Option<Session> {
-        match self {
+        let mut session: Connection = match self {
             Self::Client(config) => {
                 let name = ServerName::try_from(NAME).ok()?;
-                Some(Session(ClientConnection::new(Arc::clone(config), name).ok()?.into()))
+                ClientConnection::new(Arc::clone(config), name).ok()?.into()
             }
-            Self::Server(config) => Some(Session(ServerConnection::new(Arc::clone(config)).ok()?.into())),
-        }
+            Self::Server(config) => ServerConnection::new(Arc::clone(config)).ok()?.into(),
+        };
+        // What a connection has to say is given at once, and is as long as `--bytes` makes it.
+        session.set_buffer_limit(None);
+        Some(Session(session))
     }
 }
 
@@ -112,7 +115,7 @@ impl Session {
 
     /// Seals data for the other side.
     pub fn say(&mut self, data: &[u8]) -> Vec<u8> {
-        // The buffer takes what is given: a connection says some kilobytes at a time.
+        // The buffer has no limit, so it takes all.
         let _ = self.0.writer().write_all(data);
         self.pending()
     }
