@@ -67,8 +67,13 @@ impl Config {
             pool.backends.push(backend.clone());
         }
         let own = |trouble: &Trouble| trouble.pool == pool && trouble.backend == backend.name;
-        match with.endpoint_troubles().into_iter().find(own) {
-            Some(trouble) => Err(format!("the backend {}", trouble.sentence)),
+        // Of two that clash the later in the order of the file is blamed, which need not be the new one.
+        let before = self.endpoint_troubles();
+        match with.endpoint_troubles().into_iter().find(|trouble| own(trouble) || !before.contains(trouble)) {
+            Some(trouble) if own(&trouble) => Err(format!("the backend {}", trouble.sentence)),
+            Some(Trouble { pool, backend, sentence }) => {
+                Err(format!("with it, backend `{backend}` of pool `{pool}` {sentence}"))
+            }
             None => Ok(()),
         }
     }

@@ -150,3 +150,22 @@ fn a_backend_that_joins_at_run_time_obeys_the_same_rules() {
     assert!(check(Some(8000)).unwrap_err().starts_with("the backend has `endpoint_port` 8000"));
     assert_eq!(check(Some(20_003)), Ok(()));
 }
+
+#[test]
+fn a_backend_that_joins_at_run_time_takes_no_endpoint_of_a_pool_that_comes_later() {
+    let later = "[[pool]]\nname = \"zeta\"\n[[pool.backend]]\nname = \"z1\"\naddress = \"10.0.1.50\"\n\
+                 mac = \"02:00:00:00:03:50\"\nendpoint_port = 20009\n[[vip]]\nname = \"zeta\"\npool = \"zeta\"\n\
+                 address = \"10.9.9.9\"\nport = 9443\n[vip.mptcp]\nsteering = [\"endpoint\"]\n";
+    let text = with("endpoint_port = 20001", "endpoint_port = 20002");
+    let mut config = Config::parse(&format!("{text}\n{later}"), "weft.toml").unwrap();
+    let pool = config.pools[0].name;
+    let mut b3 = config.pools[0].backends.pop().unwrap();
+    b3.handles.endpoint_port = Some(20_009);
+    let said = config.check_backend(&pool, &b3).unwrap_err();
+    assert!(
+        said.starts_with("with it, backend `z1` of pool `zeta` has the `endpoint_port` of backend"),
+        "{said}"
+    );
+    b3.handles.endpoint_port = Some(20_010);
+    assert_eq!(config.check_backend(&pool, &b3), Ok(()));
+}
