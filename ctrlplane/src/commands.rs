@@ -7,13 +7,10 @@
 
 use ipc::id::BackendId;
 use serde::Serialize;
-use steering::ranges::Ranges;
+use steering::ranges::{Ranges, SHARE_BITS};
 
 use crate::endpoint;
 use crate::view::{BackendRow, VipRow};
-
-/// Bits of a token below its share.
-const SHARE_BITS: u32 = 20;
 
 /// What to run, or to know, on one backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

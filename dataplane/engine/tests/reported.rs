@@ -7,7 +7,7 @@ mod support;
 
 use engine::flow_entry::FlowState;
 use engine::lifetimes::Class;
-use engine::reported::{Installed, Reports};
+use engine::reported::Installed;
 use engine::tables::Tables;
 use engine::token_entry::{Rank, TokenEntry};
 use engine::token_table::{Proof, TokenLookup, Vouched};
@@ -17,7 +17,7 @@ use ipc::message::{BackendState, Command, Forward, Protocol, Scheme, Steering, U
 use ipc::reason::Reason;
 use ipc::report::Subflow;
 use packet::{Family, Flow, Key, Token, Version};
-use support::{CLIENT_KEY, FAMILIES, World, backend, backend_in, flow, name, of, services, vip};
+use support::{CLIENT_KEY, FAMILIES, World, backend, backend_in, flow, name, of, reports, services, vip};
 
 const KEY: Key = Key([0x42; 8]);
 const ISN: u32 = 77;
@@ -30,16 +30,6 @@ fn world() -> World {
     commands.push(vip("web", "servers"));
     commands.extend(services("web", 9, 8000));
     World::new(&commands)
-}
-
-fn reports(world: &World) -> Reports<'_> {
-    Reports {
-        tables: &world.tables,
-        snapshot: &world.snapshot,
-        now: world.now(),
-        millis: world.context().millis,
-        round: false,
-    }
 }
 
 fn token() -> Token {

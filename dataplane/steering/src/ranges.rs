@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 pub const SHARES: usize = 1 << 12;
 
 /// Tokens of a share, as bits.
-const SHARE_BITS: u32 = 20;
+pub const SHARE_BITS: u32 = 20;
 
 /// Who owns which part of the token space.
 #[derive(Clone, Debug, PartialEq, Eq)]

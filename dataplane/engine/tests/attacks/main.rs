@@ -23,7 +23,6 @@ mod support;
 use std::io::Write as _;
 
 use engine::flow_entry::FlowState;
-use engine::reported::Reports;
 use engine::token_table::Proof;
 use ipc::counter::Counter;
 use ipc::id::BackendId;
@@ -31,7 +30,7 @@ use ipc::message::Command;
 use ipc::reason::Reason;
 use ipc::report::Subflow;
 use packet::{Address, Family, Flow, Key, Token, Version};
-use support::{CLIENT_KEY, Random, World, backend, flow, name, of, services, site, vip};
+use support::{CLIENT_KEY, Random, World, backend, flow, name, of, reports, services, site, vip};
 
 const ISN: u32 = 1000;
 
@@ -84,16 +83,6 @@ fn join(world: &mut World, key: Key, number: u32) -> (Reason, Option<BackendId>)
     let flow = flow_of(0x5000, number);
     let verdict = world.send(of(&flow).syn(7).mp_join_syn(token(key), 1, 1)).verdict;
     (verdict.reason, verdict.backend)
-}
-
-fn reports(world: &World) -> Reports<'_> {
-    Reports {
-        tables: &world.tables,
-        snapshot: &world.snapshot,
-        now: world.now(),
-        millis: world.context().millis,
-        round: false,
-    }
 }
 
 /// Opens a connection with this key on this backend.

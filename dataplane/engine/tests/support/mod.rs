@@ -12,6 +12,7 @@ use engine::flow_table::FlowTable;
 use engine::frames::{Frames, VecFrame, VecFrames};
 use engine::model::{Model, Refused};
 use engine::pipeline::{Context, Pipeline};
+use engine::reported::Reports;
 use engine::snapshot::{Port, Site, Snapshot};
 use engine::sweep::{LINES_PER_CALL, Sweeper};
 use engine::tables::{Attached, Tables};
@@ -416,6 +417,17 @@ impl Counts {
     pub fn reasons_since(&self, before: &Self) -> Vec<(Reason, u64)> {
         let pairs = self.reasons.iter().zip(&before.reasons).map(|(now, then)| now - then);
         Reason::ALL.iter().copied().zip(pairs).filter(|(_, moved)| *moved != 0).collect()
+    }
+}
+
+/// What agents report to a data plane goes by this.
+pub fn reports(world: &World) -> Reports<'_> {
+    Reports {
+        tables: &world.tables,
+        snapshot: &world.snapshot,
+        now: world.now(),
+        millis: world.context().millis,
+        round: false,
     }
 }
 
